@@ -1,0 +1,1 @@
+"""One vectorised body per op for NumPy and CuPy alike: the readable implementations."""

@@ -1,0 +1,47 @@
+"""How arrays are stored: 4-D results channels-last, everything else C-contiguous. Shapes stay N C H W everywhere.
+
+Channels-last because an im2col row is then a few long copies, a 1×1 convolution is one matrix product, and a
+normalisation reads each row once. NumPy forgets the order for mixed operands and CuPy always does, so whoever
+makes a 4-D result allocates it here and fills it with out=.
+"""
+
+from minidl.core.device import array_module
+
+
+def empty(shape, dtype, like):
+    """An uninitialised array on `like`'s device, in the storage order of its number of axes."""
+    xp = array_module(like)
+    if len(shape) == 4:
+        n, c, h, w = shape
+        return xp.empty((n, h, w, c), dtype).transpose(0, 3, 1, 2)
+    return xp.empty(shape, dtype)
+
+
+def is_stored_right(array):
+    """Is this array in the storage order of its number of axes?"""
+    if array.ndim == 4:
+        return array.transpose(0, 2, 3, 1).flags.c_contiguous
+    return array.flags.c_contiguous
+
+
+def stored(array):
+    """The same values in storage order; a copy only where it must be."""
+    if is_stored_right(array):
+        return array
+    result = empty(array.shape, array.dtype, array)
+    result[...] = array
+    return result
+
+
+def elementwise(ufunc, x, other=None, dtype=None):
+    """ufunc(x) or ufunc(x, other) with a 4-D result stored channels-last.
+
+    The two arrays share one dtype; `dtype` is the result's, if it is another (comparisons).
+    """
+    if other is None:
+        return ufunc(x) if x.ndim != 4 else ufunc(x, out=empty(x.shape, dtype or x.dtype, x))
+    if x.ndim == 4 or other.ndim == 4:
+        shape = array_module(x).broadcast_shapes(x.shape, other.shape)
+        if len(shape) == 4:
+            return ufunc(x, other, out=empty(shape, dtype or x.dtype, x))
+    return ufunc(x, other)

@@ -1,0 +1,1 @@
+"""The subcommands of `minidl`, one a file, loaded only when called."""

@@ -1,0 +1,244 @@
+"""@op: one decorated function is all it takes to add an op. OPS, the registry, is what every tool enumerates.
+
+An op computes with arrays and returns (y, backward). Inside backward there are only Tensors, so the gradient is
+itself made of ops and can be differentiated again.
+"""
+
+import functools
+import inspect
+import sys
+
+import numpy as np
+
+from minidl.core.config import STATE
+from minidl.core.errors import ArgumentError, DTypeError, describe, explained
+from minidl.core.examples import Example, example  # noqa: F401 - the examples' vocabulary is part of writing an op
+from minidl.core.graph import Node
+from minidl.core.tensor import Tensor, as_constant
+
+OPS = {}        # name -> Op
+OBSERVERS = []  # functions called with a Call after every op that ran
+
+NUMBERS = (bool, int, float, np.generic)
+QUICK = frozenset((Tensor, float, int))
+ndarray = np.ndarray
+ALIASES = {"axis": "dim", "keepdims": "keepdim"}  # NumPy's words for PyTorch's, as PyTorch accepts them too
+
+
+class Op:
+    """What is known about one op besides how to run it."""
+
+    def __init__(self, forward, tensors, examples, tex, uses_output, non_differentiable, name):
+        self.name = name or forward.__name__
+        self.forward = forward
+        self.takes_list = tensors.startswith("[")        # "[tensors]": one list of tensors
+        self.tensors = tensors.strip("[]").split()       # names of the tensor arguments; they come first
+        self.settings = [p for p in inspect.signature(forward).parameters if p not in self.tensors]
+        self.examples = examples
+        self.tex = tex
+        self.uses_output = uses_output                   # backward(grad_y, y): the formula is in terms of y
+        self.non_differentiable = non_differentiable     # output numbers that never carry a gradient (indices)
+        self.doc = inspect.getdoc(forward) or ""
+        self.function = None                             # the public function; @op sets it
+
+    def __repr__(self):
+        return f"<Op {self.name}>"
+
+    def input_name(self, number):
+        """What the op's author calls tensor input `number`."""
+        return f"{self.tensors[0]}[{number}]" if self.takes_list else self.tensors[number]
+
+    def wrap_output(self, node):
+        """The saved output as a Tensor on its own node again, so that second derivatives go through it."""
+        return Tensor(node.saved_output, True, (node, 0))
+
+    def outputs(self, y, backward, edges, site):
+        """The results of a forward as Tensors on a new node."""
+        if type(y) is not tuple:
+            y = as_array(y)
+            node = Node(self, backward, edges, ((y.shape, y.dtype),), site, y if self.uses_output else None)
+            return Tensor(y, True, (node, 0))
+        y = [as_array(a) for a in y]
+        node = Node(self, backward, edges, [(a.shape, a.dtype) for a in y], site)
+        return tuple(Tensor(a) if k in self.non_differentiable else Tensor(a, True, (node, k)) for k, a in enumerate(y))
+
+    def constants(self, y):
+        """The results of a forward as Tensors outside the graph."""
+        return tuple(Tensor(as_array(a)) for a in y) if type(y) is tuple else Tensor(as_array(y))
+
+    def arrange(self, args, settings):
+        """Put tensor arguments that came by keyword in their places."""
+        renamed = {}
+        for key, value in settings.items():
+            if key in ("input", "other") and key not in self.tensors and not self.takes_list:
+                key = self.tensors[min(key == "other", len(self.tensors) - 1)]
+            renamed[ALIASES.get(key, key)] = value
+        args = list(args)
+        for name in self.tensors[len(args):]:
+            if any(later in renamed for later in self.tensors[len(args):]):
+                args.append(renamed.pop(name, None))
+        unknown = [key for key in renamed if key not in self.settings]
+        if unknown:
+            raise explained(DTypeError, self.name, f"there is no argument {unknown[0]!r}.",
+                            [f"arguments: {', '.join(self.tensors + self.settings)}"], "Check the spelling.")
+        return args, renamed
+
+    def admit(self, args):
+        """Turn NumPy arrays among the tensor arguments into constants; refuse what no op can use."""
+        count = 1 if self.takes_list else len(self.tensors)
+        inputs = list(args[0]) if self.takes_list and args and isinstance(args[0], (list, tuple)) else list(args[:count])
+        for number, x in enumerate(inputs):
+            if isinstance(x, np.ndarray):
+                inputs[number] = as_constant(x)
+            elif not (x is None or isinstance(x, (Tensor, *NUMBERS))) or self.takes_list and not isinstance(x, Tensor):
+                raise explained(DTypeError, self.name, f"{self.input_name(number)} must be a Tensor.", [f"it is {describe(x)}"],
+                                f"Did you mean minidl.tensor({type(x).__name__}(...))?" if isinstance(x, (list, tuple)) else "Wrap it in minidl.tensor(...).")
+        return [inputs, *args[1:]] if self.takes_list else inputs + list(args[count:])
+
+
+def as_array(y):
+    """An op's result as an array: NumPy's ufuncs turn 0-d arrays into scalars, and one result of several stays a tuple."""
+    return np.asarray(y) if isinstance(y, np.generic) else y
+
+
+class Call:
+    """One executed op, as observers see it."""
+
+    __slots__ = ("op", "inputs", "args", "settings", "outputs", "site", "inside")
+
+    def __init__(self, op, inputs, args, settings, outputs, site):
+        self.op = op
+        self.inputs = inputs      # what stood in the tensor arguments, in order
+        self.args = args          # all positional arguments: op.function(*args, **settings) repeats the call
+        self.settings = settings
+        self.outputs = outputs    # a tuple of Tensors
+        self.site = site          # (code, instruction) of the line that called
+        self.inside = STATE.walking  # the Node whose backward made this call, if any
+
+
+def op(tensors, examples=(), tex="", uses_output=False, non_differentiable=(), name=None, method=False):
+    """Register a differentiable op. `tensors` names its tensor arguments ("x weight bias", or "[tensors]" for a list)."""
+
+    def register(forward):
+        record = Op(forward, tensors, examples, tex, uses_output, non_differentiable, name)
+        record.function = functools.wraps(forward)(_recorded(record))
+        record.function.op = record
+        OPS[record.name] = record
+        if method:
+            setattr(Tensor, record.name, record.function)
+        return record.function
+
+    return register
+
+
+def _recorded(record):
+    """The function people call: the op's forward, then its place in the graph."""
+    forward, takes_list, count = record.forward, record.takes_list, len(record.tensors)
+
+    def call(*args, **settings):
+        if settings:
+            args, settings = record.arrange(args, settings)
+        inputs = args[0] if takes_list else args[:count]
+        edges = []
+        for x in inputs:
+            if isinstance(x, Tensor):
+                edges.append((x.edge or x) if x.requires_grad else None)
+            elif x is None or isinstance(x, NUMBERS):
+                edges.append(None)
+            else:
+                return call(*record.admit(args), **settings)
+        y, backward = forward(*args, **settings)
+        site = call_site() if STATE.recording or OBSERVERS else None
+        if STATE.recording and backward is not None and any(edge is not None for edge in edges):
+            y = record.outputs(y, backward, edges + [None] * (count - len(edges)), site)
+        else:
+            y = record.constants(y)
+        if OBSERVERS:
+            notify(Call(record, tuple(inputs), args, settings, y if type(y) is tuple else (y,), site))
+        return y
+
+    return _quick_unary(record, call) if count == 1 and not takes_list else _quick_binary(record, call) if count == 2 else call
+
+
+# The same as call() for one or two tensors and nothing else. For small arrays Python's own time is all the time:
+# without these two, 999 small ops forward and backward take 1.3 times as long (benchmarks/small_ops.py).
+
+def _quick_unary(record, call):
+    forward, uses_output = record.forward, record.uses_output
+
+    def unary(x=None, /, *rest, **settings):
+        if rest or settings or OBSERVERS or type(x) is not Tensor:
+            return call(*(() if x is None else (x,)), *rest, **settings)
+        y, backward = forward(x)
+        if type(y) is not ndarray:
+            y = as_array(y)
+        if not (STATE.recording and x.requires_grad) or backward is None:
+            return record.constants(y) if type(y) is tuple else Tensor(y)
+        if type(y) is tuple:
+            return record.outputs(y, backward, [x.edge or x], call_site())
+        node = Node(record, backward, (x.edge or x,), ((y.shape, y.dtype),), call_site(), y if uses_output else None)
+        return Tensor(y, True, (node, 0))
+
+    return unary
+
+
+def _quick_binary(record, call):
+    forward, uses_output = record.forward, record.uses_output
+
+    def binary(x=None, other=None, /, *rest, **settings):
+        if rest or settings or OBSERVERS or type(x) not in QUICK or type(other) not in QUICK:
+            return call(*((x,) if other is None and not rest else (x, other)), *rest, **settings)
+        y, backward = forward(x, other)
+        if type(y) is not ndarray:
+            y = as_array(y)
+        x_edge = (x.edge or x) if type(x) is Tensor and x.requires_grad else None
+        other_edge = (other.edge or other) if type(other) is Tensor and other.requires_grad else None
+        if not STATE.recording or x_edge is None and other_edge is None or backward is None:
+            return record.constants(y) if type(y) is tuple else Tensor(y)
+        if type(y) is tuple:
+            return record.outputs(y, backward, [x_edge, other_edge], call_site())
+        node = Node(record, backward, (x_edge, other_edge), ((y.shape, y.dtype),), call_site(), y if uses_output else None)
+        return Tensor(y, True, (node, 0))
+
+    return binary
+
+
+def notify(call):
+    """Tell every observer; a copy of the list, so that one may remove itself."""
+    for observer in tuple(OBSERVERS):
+        observer(call)
+
+
+def needs_grad(x, other=None, *more):
+    """For each argument: will a gradient be asked for it? Save only what those formulas name."""
+    if type(x) is Tensor and type(other) is Tensor and not more:
+        return x.requires_grad, other.requires_grad
+    return [isinstance(t, Tensor) and t.requires_grad for t in (x, other, *more)]
+
+
+_INSIDE = {}  # file name -> is it part of the engine, not of a model or a user's program?
+
+
+def call_site(depth=2):
+    """(code, instruction) of the innermost line outside the engine. Resolved to file and line only when shown."""
+    frame = sys._getframe(depth)
+    while True:
+        name = frame.f_code.co_filename
+        inside = _INSIDE.get(name)
+        if inside is None:
+            inside = _INSIDE[name] = any(f"minidl/{part}/" in name.replace("\\", "/") for part in ("core", "ops", "nn"))
+        if not inside or frame.f_back is None:
+            return frame.f_code, frame.f_lasti
+        frame = frame.f_back
+
+
+def resolve(site):
+    """(file, line) of a call site."""
+    code, instruction = site
+    for start, end, line in code.co_lines():
+        if start <= instruction < end and line is not None:
+            return code.co_filename, line
+    return code.co_filename, code.co_firstlineno
+
+
+__all__ = ["OPS", "OBSERVERS", "Call", "Op", "ArgumentError", "call_site", "example", "needs_grad", "op", "resolve"]

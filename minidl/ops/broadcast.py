@@ -1,0 +1,81 @@
+"""Helpers that elementwise ops share: operands of one dtype going in, sums over broadcast axes coming back."""
+
+import numpy as np
+
+from minidl.core.device import array_module, device_of, on_cpu
+from minidl.core.dtypes import default_float, is_floating, number_dtype, result_type
+from minidl.core.errors import DeviceError, DTypeError, ShapeError, describe, explained
+from minidl.core.tensor import Tensor
+
+
+def operands(call, x, other, division=False):
+    """The arrays of two operands, cast to the dtype of the result; a Python number becomes a 0-d array."""
+    if type(x) is Tensor and type(other) is Tensor:
+        a, b = x.array, other.array
+        if a.dtype is b.dtype and type(a) is type(b) and (not division or a.dtype.kind == "f"):
+            return a, b
+    elif type(x) is Tensor and type(other) in (int, float) and x.array.dtype.kind == "f" and on_cpu(x.array):
+        return x.array, np.asarray(other, x.array.dtype)
+    elif type(other) is Tensor and type(x) in (int, float) and other.array.dtype.kind == "f" and on_cpu(other.array):
+        return np.asarray(x, other.array.dtype), other.array
+    tensors = [t for t in (x, other) if isinstance(t, Tensor)]
+    if not tensors:
+        raise explained(DTypeError, call, "one of the operands must be a Tensor.", [f"got {describe(x)} and {describe(other)}"],
+                        "Wrap one in minidl.tensor(...).")
+    same_device(call, *tensors)
+    dtype = result_type(*(t.array if isinstance(t, Tensor) else t for t in (x, other)))
+    if division and not is_floating(dtype):
+        dtype = default_float
+    xp = array_module(tensors[0].array)
+    return tuple(t.array.astype(dtype, copy=False) if isinstance(t, Tensor) else xp.asarray(_fitting(t, dtype, call), dtype) for t in (x, other))
+
+
+def _fitting(number, dtype, call):
+    """A Python number that the dtype of the other operand can hold."""
+    if dtype.kind in "iu" and number_dtype(number).kind in "iu" and not np.iinfo(dtype).min <= number <= np.iinfo(dtype).max:
+        raise explained(DTypeError, call, f"{number} does not fit into {dtype}.",
+                        [f"range: {np.iinfo(dtype).min} to {np.iinfo(dtype).max}"], "Convert the tensor to a wider integer type first.")
+    return number
+
+
+def same_device(call, *tensors):
+    """All tensors must live on one device."""
+    devices = {str(device_of(t.array)) for t in tensors}
+    if len(devices) > 1:
+        raise explained(DeviceError, call, "the tensors must be on one device.",
+                        [f"argument {k}: {device_of(t.array)}, shape {t.shape}" for k, t in enumerate(tensors)],
+                        f"Move one of them, as in x.to({str(device_of(tensors[0].array))!r}).")
+
+
+def floating(x):
+    """The array of x; integers and bools become the default floating dtype."""
+    return x.array if x.array.dtype.kind == "f" else x.array.astype(default_float)
+
+
+def shape_of(x):
+    """The shape of a tensor; () for a number."""
+    return x.array.shape if isinstance(x, Tensor) else ()
+
+
+def broadcast_shape(call, *shapes):
+    """The common shape, or an error that names the axis that does not fit."""
+    try:
+        return np.broadcast_shapes(*shapes)
+    except ValueError:
+        ndim = max(map(len, shapes))
+        for axis in range(-1, -ndim - 1, -1):
+            sizes = [s[axis] for s in shapes if len(s) >= -axis]
+            if len({n for n in sizes if n != 1}) > 1:
+                break
+        raise explained(ShapeError, call, f"the shapes do not broadcast: axis {axis} has sizes {' and '.join(map(str, sizes))}.",
+                        [f"argument {k}: {s}" for k, s in enumerate(shapes)],
+                        "Aligned from the right, two sizes must be equal or one of them 1. Did you mean unsqueeze() on one of them?") from None
+
+
+def sum_to(grad, shape):
+    """Undo broadcasting: sum a gradient over the axes along which a value of this shape was repeated."""
+    if grad.array.shape == shape:
+        return grad
+    lead = grad.ndim - len(shape)
+    axes = (*range(lead), *(lead + k for k, n in enumerate(shape) if n == 1 and grad.shape[lead + k] != 1))
+    return grad.sum(axes).reshape(shape) if axes else grad.reshape(shape)
