@@ -1,5 +1,7 @@
 """backward() and grad(): the two ways people start the walk in graph.py."""
 
+import collections
+
 from minidl.backend.layout import empty
 from minidl.core.errors import DTypeError, GraphError, ShapeError, explained
 from minidl.core.graph import backward_steps
@@ -10,8 +12,7 @@ def backward(tensors, grad_tensors=None, retain_graph=None, create_graph=False, 
     """Add d(tensors)/d(leaf), weighted with grad_tensors, to the .grad of every leaf (or only of `inputs`)."""
     roots, grads = _roots("backward", tensors, grad_tensors)
     if inputs is None:
-        for _ in backward_steps(roots, grads, create_graph, retain_graph):
-            pass
+        walk(backward_steps(roots, grads, create_graph, retain_graph))
         return
     inputs = [inputs] if isinstance(inputs, Tensor) else list(inputs)
     found = _collect(roots, grads, inputs, create_graph, retain_graph)
@@ -40,10 +41,14 @@ def grad(outputs, inputs, grad_outputs=None, retain_graph=None, create_graph=Fal
     return tuple(found)
 
 
+def walk(steps):
+    """Run a walk to its end, holding none of its steps: a leaf takes its total without a copy if nobody else holds it."""
+    collections.deque(steps, maxlen=0)
+
+
 def _collect(roots, grads, inputs, create_graph, retain_graph):
     into = {x.edge or x: None for x in inputs}
-    for _ in backward_steps(roots, grads, create_graph, retain_graph, into=into):
-        pass
+    walk(backward_steps(roots, grads, create_graph, retain_graph, into=into))
     return [into[x.edge or x] for x in inputs]
 
 
