@@ -7,12 +7,14 @@ from minidl.core.errors import DTypeError, GraphError, ShapeError, explained
 from minidl.core.graph import backward_steps
 from minidl.core.tensor import Tensor
 
+WATCHERS = []  # generator functions through which the steps of every walk pass: watcher(steps) yields what it gets
+
 
 def backward(tensors, grad_tensors=None, retain_graph=None, create_graph=False, inputs=None):
     """Add d(tensors)/d(leaf), weighted with grad_tensors, to the .grad of every leaf (or only of `inputs`)."""
     roots, grads = _roots("backward", tensors, grad_tensors)
     if inputs is None:
-        walk(backward_steps(roots, grads, create_graph, retain_graph))
+        walk(roots, grads, create_graph, retain_graph)
         return
     inputs = [inputs] if isinstance(inputs, Tensor) else list(inputs)
     found = _collect(roots, grads, inputs, create_graph, retain_graph)
@@ -41,14 +43,20 @@ def grad(outputs, inputs, grad_outputs=None, retain_graph=None, create_graph=Fal
     return tuple(found)
 
 
-def walk(steps):
-    """Run a walk to its end, holding none of its steps: a leaf takes its total without a copy if nobody else holds it."""
+def walk(roots, grads, create_graph, retain_graph, into=None):
+    """Run a walk to its end, holding none of its steps: a leaf takes its total without a copy if nobody else holds it.
+
+    Those who watch get to keep every partial sum, and see an exception pass by too.
+    """
+    steps = backward_steps(roots, grads, create_graph, retain_graph, into, keep_sums=bool(WATCHERS))
+    for watcher in WATCHERS:
+        steps = watcher(steps)
     collections.deque(steps, maxlen=0)
 
 
 def _collect(roots, grads, inputs, create_graph, retain_graph):
     into = {x.edge or x: None for x in inputs}
-    walk(backward_steps(roots, grads, create_graph, retain_graph, into=into))
+    walk(roots, grads, create_graph, retain_graph, into)
     return [into[x.edge or x] for x in inputs]
 
 

@@ -7,6 +7,7 @@ itself made of ops and can be differentiated again.
 import functools
 import inspect
 import sys
+from time import perf_counter
 
 import numpy as np
 
@@ -104,15 +105,16 @@ def as_array(y):
 class Call:
     """One executed op, as observers see it."""
 
-    __slots__ = ("op", "inputs", "args", "settings", "outputs", "site", "inside")
+    __slots__ = ("op", "inputs", "args", "settings", "outputs", "site", "seconds", "inside")
 
-    def __init__(self, op, inputs, args, settings, outputs, site):
+    def __init__(self, op, inputs, args, settings, outputs, site, seconds):
         self.op = op
         self.inputs = inputs      # what stood in the tensor arguments, in order
         self.args = args          # all positional arguments: op.function(*args, **settings) repeats the call
         self.settings = settings
         self.outputs = outputs    # a tuple of Tensors
         self.site = site          # (code, instruction) of the line that called
+        self.seconds = seconds    # how long its forward took
         self.inside = STATE.walking  # the Node whose backward made this call, if any
 
 
@@ -147,14 +149,16 @@ def _recorded(record):
                 edges.append(None)
             else:
                 return call(*record.admit(args), **settings)
+        started = perf_counter() if OBSERVERS else None
         y, backward = forward(*args, **settings)
+        seconds = perf_counter() - started if started else 0.0  # an observer may have come while the op ran
         site = call_site() if STATE.recording or OBSERVERS else None
         if STATE.recording and backward is not None and any(edge is not None for edge in edges):
             y = record.outputs(y, backward, edges + [None] * (count - len(edges)), site)
         else:
             y = record.constants(y)
         if OBSERVERS:
-            notify(Call(record, tuple(inputs), args, settings, y if type(y) is tuple else (y,), site))
+            notify(Call(record, tuple(inputs), args, settings, y if type(y) is tuple else (y,), site, seconds))
         return y
 
     return _quick_unary(record, call) if count == 1 and not takes_list else _quick_binary(record, call) if count == 2 else call
