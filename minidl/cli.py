@@ -1,5 +1,9 @@
-"""The `minidl` command: a table of subcommands, each loaded only when it is called."""
+"""The `minidl` command: a table of subcommands, each loaded only when it is called.
 
+Data goes to stdout, talk to stderr; exit 0 is fine, 1 means a check failed, 2 a wrong call.
+"""
+
+import difflib
 import importlib
 
 import click
@@ -19,7 +23,9 @@ class LazyGroup(click.Group):
 
     def get_command(self, ctx, name):
         if name not in COMMANDS:
-            return None
+            near = difflib.get_close_matches(name, COMMANDS, n=1, cutoff=0.4)
+            hint = f"Did you mean `minidl {near[0]}`?" if near else f"There are: {', '.join(COMMANDS)}."
+            ctx.fail(f"no command {name!r}. {hint}")
         return importlib.import_module(COMMANDS[name][0]).command
 
     def format_commands(self, ctx, formatter):
@@ -27,7 +33,11 @@ class LazyGroup(click.Group):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
 
 
-@click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]},
+               epilog="Each has its own page: minidl step --help. Exit codes: 0 fine, 1 a check failed, 2 a wrong call.")
 @click.version_option(package_name="minidl", message="minidl %(version)s")
 def main():
-    """minidl: a deep-learning engine you can read, step through and trust."""
+    """A deep-learning engine you can read, step through and trust.
+
+    Begin with `minidl step`: it walks through a backward pass and shows every number's origin.
+    """

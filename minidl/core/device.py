@@ -60,30 +60,52 @@ def array_module(array):
     return np if on_cpu(array) else _cupy()
 
 
-@functools.cache
-def why_no_cuda():
-    """"" if a GPU can be used, else the reason. Asks once: find cupy, find the driver, import, count, run one op."""
-    if importlib.util.find_spec("cupy") is None:
-        return "the package cupy is not installed (extras: cuda12, cuda13)"
+def _package():
+    return "" if importlib.util.find_spec("cupy") else "the package cupy is not installed (extras: cuda12, cuda13)"
+
+
+def _driver():
     try:
         ctypes.CDLL("libcuda.so.1")
     except OSError:
         return "no NVIDIA driver: libcuda.so.1 cannot be loaded"
-    try:
-        import cupy
-        if cupy.cuda.runtime.getDeviceCount() == 0:
-            return "the driver counts no device"
-        if int((cupy.arange(3) + 1).sum()) != 6:  # compiles and runs: proves the compiler, the headers and the device
-            return "a first small sum came out wrong on the device"
-    except Exception as error:  # CuPy's failures share no base class
-        return f"cupy does not work here: {type(error).__name__}: {error}"
     return ""
+
+
+def _device():
+    import cupy
+    return "" if cupy.cuda.runtime.getDeviceCount() else "the driver counts no device"
+
+
+def _first_sum():
+    import cupy
+    right = int((cupy.arange(3) + 1).sum()) == 6  # compiles and runs: proves the compiler, the headers and the device
+    return "" if right else "a first small sum came out wrong on the device"
+
+
+def cuda_checks():
+    """What a usable GPU needs, in order, as (what, "" or why not); ends after the first that fails."""
+    for what, why_not in (("package cupy", _package), ("NVIDIA driver", _driver), ("device", _device), ("a first small sum", _first_sum)):
+        try:
+            reason = why_not()
+        except Exception as error:  # CuPy's failures share no base class
+            reason = f"cupy does not work here: {type(error).__name__}: {error}"
+        yield what, reason
+        if reason:
+            return
+
+
+@functools.cache
+def why_no_cuda():
+    """"" if a GPU can be used, else the reason. Asks once."""
+    return list(cuda_checks())[-1][1]
 
 
 def _cupy():
     reason = why_no_cuda()
     if reason:
-        raise explained(DeviceError, "device('cuda')", "there is no usable GPU.", [reason], "Use device='cpu'; `minidl doctor` shows every check.")
+        raise explained(DeviceError, "device('cuda')", "there is no usable GPU.", [reason],
+                        "Use device='cpu'; `minidl doctor` shows every check.")
     import cupy
     return cupy
 
