@@ -92,8 +92,9 @@ class Op:
             if isinstance(x, np.ndarray):
                 inputs[number] = as_constant(x)
             elif not (x is None or isinstance(x, (Tensor, *NUMBERS))) or self.takes_list and not isinstance(x, Tensor):
+                fix = f"minidl.tensor({type(x).__name__}(...))" if isinstance(x, (list, tuple)) else "minidl.tensor(...)"
                 raise explained(DTypeError, self.name, f"{self.input_name(number)} must be a Tensor.", [f"it is {describe(x)}"],
-                                f"Did you mean minidl.tensor({type(x).__name__}(...))?" if isinstance(x, (list, tuple)) else "Wrap it in minidl.tensor(...).")
+                                f"Did you mean {fix}?")
         return [inputs, *args[1:]] if self.takes_list else inputs + list(args[count:])
 
 
@@ -218,6 +219,29 @@ def needs_grad(x, other=None, *more):
     if type(x) is Tensor and type(other) is Tensor and not more:
         return x.requires_grad, other.requires_grad
     return [isinstance(t, Tensor) and t.requires_grad for t in (x, other, *more)]
+
+
+def saved_arrays(node):
+    """The arrays that a node keeps alive for its backward: what its closure names, and the saved output."""
+    found = [] if node.saved_output is None else [node.saved_output]
+    stack = [cell.cell_contents for cell in getattr(node.backward, "__closure__", None) or () if not _is_empty(cell)]
+    while stack:
+        value = stack.pop()
+        if isinstance(value, Tensor):
+            found.append(value.array)
+        elif isinstance(value, (tuple, list)):
+            stack.extend(value)
+        elif hasattr(value, "shape") and hasattr(value, "dtype") and hasattr(value, "strides"):
+            found.append(value)
+    return found
+
+
+def _is_empty(cell):
+    try:
+        cell.cell_contents  # noqa: B018 - reading an unset cell raises
+    except ValueError:
+        return True
+    return False
 
 
 _INSIDE = {}  # file name -> is it part of the engine, not of a model or a user's program?

@@ -192,9 +192,10 @@ class Tensor:
 
     def _write(self, call, value, index=...):
         if STATE.recording and (self.requires_grad or isinstance(value, Tensor) and value.requires_grad):
+            kind = "made by " + self.edge[0].op.name if self.edge else "a leaf that requires grad" if self.requires_grad else "a constant"
             raise explained(
                 GraphError, call, "writing into a tensor is not recorded, so its gradient would be wrong.",
-                [f"tensor: shape {self.shape}, {'a leaf that requires grad' if self.is_leaf else 'made by ' + self.edge[0].op.name if self.edge else ''}"],
+                [f"tensor: shape {self.shape}, {kind}"],
                 "Write inside `with minidl.no_grad():`, or compute a new tensor with where(), cat() or pad().")
         if isinstance(value, Tensor):
             value = move(value.array, self.device)
@@ -210,7 +211,8 @@ class Tensor:
         result = compute(self, other)
         if category(result.dtype) > category(self.dtype) or result.shape != self.shape:
             raise explained(DTypeError, call, "the result must fit into the tensor it is written to.",
-                            [f"tensor: {self.shape}, {self.dtype}", f"result: {result.shape}, {result.dtype}"], "Write x = x + y to make a new tensor.")
+                            [f"tensor: {self.shape}, {self.dtype}", f"result: {result.shape}, {result.dtype}"],
+                            "Write x = x + y to make a new tensor.")
         return self._write(call, result)
 
     # --- operators --------------------------------------------------------------------------------------------
