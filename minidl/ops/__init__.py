@@ -1,3 +1,6 @@
 """The differentiable ops, one topic a file. Importing this package fills the registry, minidl.core.op.OPS."""
 
+from minidl.ops.compare import *  # noqa: F403
 from minidl.ops.elementwise import *  # noqa: F403
+from minidl.ops.reduce import *  # noqa: F403
+from minidl.ops.select import *  # noqa: F403

@@ -27,7 +27,11 @@ def operands(call, x, other, division=False):
     if division and not is_floating(dtype):
         dtype = default_float
     xp = array_module(tensors[0].array)
-    return tuple(t.array.astype(dtype, copy=False) if isinstance(t, Tensor) else xp.asarray(_fitting(t, dtype, call), dtype) for t in (x, other))
+
+    def cast(t):
+        return t.array.astype(dtype, copy=False) if isinstance(t, Tensor) else xp.asarray(_fitting(t, dtype, call), dtype)
+
+    return cast(x), cast(other)
 
 
 def _fitting(number, dtype, call):
@@ -69,7 +73,8 @@ def broadcast_shape(call, *shapes):
                 break
         raise explained(ShapeError, call, f"the shapes do not broadcast: axis {axis} has sizes {' and '.join(map(str, sizes))}.",
                         [f"argument {k}: {s}" for k, s in enumerate(shapes)],
-                        "Aligned from the right, two sizes must be equal or one of them 1. Did you mean unsqueeze() on one of them?") from None
+                        "Aligned from the right, two sizes must be equal or one of them 1. Did you mean unsqueeze() on one of them?"
+                        ) from None
 
 
 def sum_to(grad, shape):
