@@ -1,0 +1,94 @@
+"""What every benchmark shares: interleaved rounds, medians, and a result file that says where its numbers come from."""
+
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+import statistics
+import subprocess
+from pathlib import Path
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def interleaved(contenders, rounds, warm=3):
+    """{name: [seconds per round]} of functions that return seconds; one after the other in every round, so that a
+    machine that slows down slows all of them."""
+    for _ in range(warm):
+        for run in contenders.values():
+            run()
+    times = {name: [] for name in contenders}
+    for _ in range(rounds):
+        for name, run in contenders.items():
+            times[name].append(run())
+    return times
+
+
+def median(values):
+    return statistics.median(values)
+
+
+def spread(values):
+    """Half the distance between the quartiles, relative to the median: how far to trust the last digit."""
+    low, middle, high = statistics.quantiles(values, n=4)
+    return (high - low) / 2 / middle
+
+
+def write(name, what, rows, floors=()):
+    """Save and print one benchmark. `rows`: dicts with equal keys; `floors`: (claim, holds) pairs."""
+    result = {
+        "name": name, "what": what, "rows": rows, "floors": [{"claim": claim, "holds": bool(holds)} for claim, holds in floors],
+        "device": f"{processor()}, {os.cpu_count()} cores, {platform.system()} {platform.machine()}",
+        "versions": {"python": platform.python_version()} | {n: version(n) for n in ("numpy", "torch") if version(n)},
+        "commit": git("rev-parse", "--short", "HEAD") + ("+changes" if git("status", "--porcelain", "--untracked-files=no") else ""),
+        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
+        "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+    }
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    print(table(rows))
+    for floor in result["floors"]:
+        print(f"{'holds' if floor['holds'] else 'MISSED'}: {floor['claim']}")
+    return result
+
+
+def table(rows):
+    """Rows as a Markdown table."""
+    cells = [list(rows[0])] + [[f"{v:.3g}" if isinstance(v, float) else str(v) for v in row.values()] for row in rows]
+    lines = ["| " + " | ".join(line) + " |" for line in cells]
+    return "\n".join([lines[0], "|" + "---|" * len(cells[0]), *lines[1:]])
+
+
+def render():
+    """Write results/README.md from the result files."""
+    parts = ["# Results", "Written by `python -m benchmarks` from the JSON files beside it; the run is named under each table."]
+    for path in sorted(RESULTS.glob("*.json")):
+        r = json.loads(path.read_text(encoding="utf-8"))
+        floors = [f"- {'holds' if f['holds'] else '**missed**'}: {f['claim']}" for f in r["floors"]]
+        versions = ", ".join(f"{k} {v}" for k, v in r["versions"].items())
+        parts += [f"## {r['name']}", r["what"], table(r["rows"]), "\n".join(floors),
+                  f"<sub>{r['device']}; {versions}; commit {r['commit']}; {r['date']}; load {r['load']:.1f} when it ended</sub>"]
+    path = RESULTS / "README.md"
+    path.write_text("\n\n".join(part for part in parts if part) + "\n", encoding="utf-8")
+    return path
+
+
+def processor():
+    """The processor's name."""
+    from minidl.commands.doctor import processor
+    return processor()
+
+
+def version(name):
+    """The installed version of a distribution, or None."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def git(*args):
+    """The answer of a git command; "unknown" outside a checkout."""
+    done = subprocess.run(["git", *args], capture_output=True, text=True, cwd=RESULTS.parent)
+    return done.stdout.strip() if done.returncode == 0 else "unknown"
