@@ -37,6 +37,10 @@ class GraphError(MinidlError, RuntimeError):
     """The graph cannot be walked: freed, missing, or an op's backward broke its contract."""
 
 
+class StateError(MinidlError, RuntimeError):
+    """A state dict does not fit the model or the optimiser it is loaded into."""
+
+
 class GradcheckError(MinidlError, RuntimeError):
     """A gradient disagrees with finite differences."""
 
