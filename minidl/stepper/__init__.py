@@ -1,0 +1,5 @@
+"""The stepper: record what a forward and its backward did (trace.py), then walk through it at a prompt (terminal.py)."""
+
+from minidl.stepper.trace import Trace, step
+
+__all__ = ["Trace", "step"]

@@ -1,0 +1,78 @@
+"""Where an op's lines stand: the call, its forward, its backward; and what its docstring says in formulas."""
+
+import inspect
+import linecache
+import os
+import textwrap
+from pathlib import Path
+
+from minidl.core.op import resolve
+
+PACKAGE = Path(__file__).resolve().parents[1]
+
+
+def short_path(name):
+    """A file's name as short as it stays clear: minidl/ops/..., or relative to where we are."""
+    path = Path(name)
+    if path.is_relative_to(PACKAGE):
+        return str(path.relative_to(PACKAGE.parent))
+    try:
+        relative = os.path.relpath(path)
+    except ValueError:  # another drive
+        return name
+    return name if relative.startswith("..") or not path.is_absolute() else relative
+
+
+def call_line(site):
+    """(file, line number, text) of a call site."""
+    name, line = resolve(site)
+    return short_path(name), line, linecache.getline(name, line).strip()
+
+
+def source(code):
+    """(file, [(line number, text)]) of a function, with no more indentation than its own; no lines where there is no source."""
+    try:
+        lines, first = inspect.getsourcelines(code)
+    except (OSError, TypeError):
+        return short_path(code.co_filename), []
+    lines = textwrap.dedent("".join(lines)).splitlines()
+    return short_path(code.co_filename), list(enumerate(lines, first))
+
+
+def body(lines):
+    """A function's lines without its head, docstring and blank lines."""
+    lines = [(n, text) for n, text in lines[1:] if text.strip()]
+    quotes = [k for k, (_, text) in enumerate(lines) if '"""' in text]
+    if quotes and quotes[0] == 0:
+        lines = lines[1 if lines[0][1].count('"""') > 1 else quotes[1] + 1:]
+    indent = min((len(text) - len(text.lstrip()) for _, text in lines), default=0)
+    return [(n, text[indent:]) for n, text in lines]
+
+
+def forward_lines(op):
+    """(file, lines) of an op's forward: from its def, without the docstring, up to where its backward begins."""
+    name, lines = source(op.forward.__code__)
+    start = next((k for k, (_, text) in enumerate(lines) if text.startswith("def ")), 0)
+    lines = body(lines[start:])
+    end = next((k for k, (_, text) in enumerate(lines) if text.lstrip().startswith("def backward")), len(lines))
+    return name, lines[:end]
+
+
+def backward_lines(code):
+    """(file, lines) of a backward's body."""
+    name, lines = source(code)
+    return name, body(lines)
+
+
+def formula(op):
+    """The forward's formula: the indented lines of the docstring, or else its first sentence."""
+    head = op.doc.split("\n\n")
+    blocks = [block for block in head if block.startswith("    ")]
+    text = textwrap.dedent(blocks[0]) if blocks else head[0]
+    return [" ".join(line.split()) for line in text.splitlines()]
+
+
+def gradient_formula(op):
+    """The `Backward:` paragraph of the docstring, as one string."""
+    _, found, text = op.doc.partition("Backward:")
+    return " ".join(text.split("\n\n")[0].split()) if found else ""
