@@ -150,7 +150,9 @@ class LeafCause(Cause):
 
     def __init__(self, x, bad):
         self.op, self.site, self.index = "a leaf", None, bad[0]
-        whose = "it requires grad: a parameter went bad (look at the last optimiser step)" if x.requires_grad else "it is data: look at its source"
+        whose = "it is data: look at its source"
+        if x.requires_grad:
+            whose = "it requires grad: a parameter went bad (look at the last optimiser step)"
         self.facts = [f"a leaf tensor {x.shape} holds NaN at index {bad[0]}: no op made it", whose]
 
 

@@ -5,7 +5,6 @@ in between, so an activation lives exactly as long as some formula names it.
 """
 
 import heapq
-import itertools
 import sys
 
 import numpy as np
@@ -13,8 +12,7 @@ import numpy as np
 from minidl.backend.layout import is_stored_right
 from minidl.core.config import STATE
 from minidl.core.errors import GraphError, explained
-
-AGES = itertools.count(1)  # every node is younger than its inputs: age order is a topological order
+from minidl.core.guard import CLOCK, check_saved, written_since
 
 
 class Node:
@@ -27,7 +25,7 @@ class Node:
         self.backward = backward          # the closure its forward returned; None once it has run and was freed
         self.edges = edges                # per input: (Node, output number), a leaf Tensor, or None (no gradient wanted)
         self.outputs = outputs            # per output: (shape, dtype)
-        self.age = next(AGES)
+        self.age = next(CLOCK)            # every node is younger than its inputs: age order is a topological order
         self.site = site                  # (code, instruction) of the line that called the op
         self.saved_output = saved_output  # the output array, for the ops whose gradient is a formula in y
         self.cells = None                 # {output number: Cell}, only where someone hooked a tensor
@@ -169,6 +167,8 @@ def run_node(node, grads_in, create_graph):
             GraphError, "backward", f"this graph was already walked and freed (at {node.op.name}).",
             ["a walk frees what each op saved as soon as its backward has run"],
             "Call the first backward with retain_graph=True, or run the forward again.")
+    if written_since(node.age):
+        check_saved(node)
     state = vars(STATE)  # this thread's own
     recording, walking = STATE.recording, STATE.walking
     state["recording"], state["walking"] = create_graph, node

@@ -6,7 +6,6 @@ itself made of ops and can be differentiated again.
 
 import functools
 import inspect
-import sys
 from time import perf_counter
 
 import numpy as np
@@ -15,6 +14,7 @@ from minidl.core.config import STATE
 from minidl.core.errors import ArgumentError, DTypeError, describe, explained
 from minidl.core.examples import Example, example  # noqa: F401 - the examples' vocabulary is part of writing an op
 from minidl.core.graph import Node
+from minidl.core.site import call_site, resolve
 from minidl.core.tensor import Tensor, as_constant
 
 OPS = {}        # name -> Op
@@ -219,54 +219,6 @@ def needs_grad(x, other=None, *more):
     if type(x) is Tensor and type(other) is Tensor and not more:
         return x.requires_grad, other.requires_grad
     return [isinstance(t, Tensor) and t.requires_grad for t in (x, other, *more)]
-
-
-def saved_arrays(node):
-    """The arrays that a node keeps alive for its backward: what its closure names, and the saved output."""
-    found = [] if node.saved_output is None else [node.saved_output]
-    stack = [cell.cell_contents for cell in getattr(node.backward, "__closure__", None) or () if not _is_empty(cell)]
-    while stack:
-        value = stack.pop()
-        if isinstance(value, Tensor):
-            found.append(value.array)
-        elif isinstance(value, (tuple, list)):
-            stack.extend(value)
-        elif hasattr(value, "shape") and hasattr(value, "dtype") and hasattr(value, "strides"):
-            found.append(value)
-    return found
-
-
-def _is_empty(cell):
-    try:
-        cell.cell_contents  # noqa: B018 - reading an unset cell raises
-    except ValueError:
-        return True
-    return False
-
-
-_INSIDE = {}  # file name -> is it part of the engine, not of a model or a user's program?
-
-
-def call_site(depth=2):
-    """(code, instruction) of the innermost line outside the engine. Resolved to file and line only when shown."""
-    frame = sys._getframe(depth)
-    while True:
-        name = frame.f_code.co_filename
-        inside = _INSIDE.get(name)
-        if inside is None:
-            inside = _INSIDE[name] = any(f"minidl/{part}/" in name.replace("\\", "/") for part in ("core", "ops", "nn"))
-        if not inside or frame.f_back is None:
-            return frame.f_code, frame.f_lasti
-        frame = frame.f_back
-
-
-def resolve(site):
-    """(file, line) of a call site."""
-    code, instruction = site
-    for start, end, line in code.co_lines():
-        if start <= instruction < end and line is not None:
-            return code.co_filename, line
-    return code.co_filename, code.co_firstlineno
 
 
 __all__ = ["OPS", "OBSERVERS", "Call", "Op", "ArgumentError", "call_site", "example", "needs_grad", "op", "resolve"]

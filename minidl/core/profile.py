@@ -10,7 +10,8 @@ import weakref
 from time import perf_counter
 
 from minidl.core.derivative import WATCHERS
-from minidl.core.op import OBSERVERS, resolve, saved_arrays
+from minidl.core.guard import owner_of, saved_arrays
+from minidl.core.op import OBSERVERS, resolve
 from minidl.core.tensor import Tensor
 
 
@@ -119,15 +120,6 @@ def readable_bytes(n):
             return f"{n:.0f} {unit}" if unit == "B" else f"{n:.1f} {unit}"
         n /= 1024
     return f"{n:.2f} GB"
-
-
-def owner_of(array):
-    """The array (or device memory) that owns the bytes a view shows."""
-    if hasattr(array, "data") and hasattr(array.data, "mem"):
-        return array.data.mem
-    while getattr(array, "base", None) is not None:
-        array = array.base
-    return array
 
 
 def _count_once(array, known, gone=None):

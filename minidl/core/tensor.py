@@ -13,6 +13,7 @@ from minidl.core.device import CPU, Device, device_of, move, on_cpu
 from minidl.core.dtypes import DTYPES, as_dtype, category, is_floating
 from minidl.core.errors import DTypeError, GraphError, explained
 from minidl.core.graph import Cell
+from minidl.core.guard import written
 
 
 class Tensor:
@@ -200,6 +201,7 @@ class Tensor:
         if isinstance(value, Tensor):
             value = move(value.array, self.device)
         self.array[index] = value
+        written(self.array, call)
         return self
 
     def _in_place(self, call, compute, other):

@@ -1,0 +1,88 @@
+"""The in-place guard: a value that a backward still needs must not be overwritten before that backward has run.
+
+Every write minidl makes stamps the memory with the clock that also ages the nodes. A node whose saved memory carries a
+stamp younger than the node itself would compute a wrong gradient, so it raises instead. Nothing is paid per op: a walk
+compares one number per node, and looks closer only if something was written since that node was made.
+
+The stamp belongs to the array that owns the memory, so a write through any view is seen. Writes that bypass minidl
+(x.array[0] = 5) are caught in debug(), which locks saved arrays and compares fingerprints.
+"""
+
+import itertools
+import weakref
+
+from minidl.core.errors import GraphError, explained
+from minidl.core.site import call_site, resolve
+
+CLOCK = itertools.count(1)  # ages of nodes and times of writes, on one scale
+_writes = {}                # id of the owner of the memory -> Write
+_newest = 0                 # the time of the newest write
+
+
+class Write:
+    """The last write into one piece of memory."""
+
+    __slots__ = ("owner", "time", "call", "site")
+
+    def __init__(self, owner, time, call, site):
+        self.owner, self.time, self.call, self.site = owner, time, call, site
+
+
+def owner_of(array):
+    """The array (or device memory) that owns the bytes a view shows."""
+    if hasattr(array, "data") and hasattr(array.data, "mem"):
+        return array.data.mem
+    while getattr(array, "base", None) is not None:
+        array = array.base
+    return array
+
+
+def written(array, call):
+    """Note that minidl has just written into this array."""
+    global _newest
+    owner = owner_of(array)
+    key, _newest = id(owner), next(CLOCK)
+    try:
+        reference = weakref.ref(owner, lambda _: _writes.pop(key, None))
+    except TypeError:  # an owner that takes no weak reference (bytes, a memory map): its stamp is kept for good
+        reference = None
+    _writes[key] = Write(reference, _newest, call, call_site(3))
+
+
+def written_since(age):
+    """Has minidl written anything since a node of this age was made?"""
+    return _newest > age
+
+
+def check_saved(node):
+    """Raise if something this node saved was overwritten after it was saved."""
+    for array in saved_arrays(node):
+        write = _writes.get(id(owner_of(array)))
+        if write is not None and write.time > node.age:
+            raise explained(
+                GraphError, f"{node.op.name}.backward", "a value it saved was overwritten before its backward ran.",
+                ["saved:   version {} by {} ({}:{}), shape {}".format(node.age, node.op.name, *resolve(node.site), array.shape),
+                 "written: version {} by {} ({}:{})".format(write.time, write.call, *resolve(write.site))],
+                "Write after backward(), or write into a clone(): x.clone().copy_(...).")
+
+
+def saved_arrays(node):
+    """The arrays that a node keeps alive for its backward: what its closure names, and the saved output."""
+    found = [] if node.saved_output is None else [node.saved_output]
+    stack = [value for value in map(_content, getattr(node.backward, "__closure__", None) or ()) if value is not None]
+    while stack:
+        value = stack.pop()
+        if hasattr(value, "array") and hasattr(value, "edge"):
+            found.append(value.array)
+        elif isinstance(value, (tuple, list)):
+            stack.extend(value)
+        elif hasattr(value, "strides") and hasattr(value, "dtype"):
+            found.append(value)
+    return found
+
+
+def _content(cell):
+    try:
+        return cell.cell_contents
+    except ValueError:  # a name that was never assigned
+        return None
