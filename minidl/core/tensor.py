@@ -189,7 +189,7 @@ class Tensor:
         return self._write("zero_", 0)
 
     def __setitem__(self, index, value):
-        self._write("x[...] = value", value, ops.raw_index(index))
+        self._write("x[...] = value", value, index)
 
     def _write(self, call, value, index=...):
         if STATE.recording and (self.requires_grad or isinstance(value, Tensor) and value.requires_grad):
@@ -200,7 +200,8 @@ class Tensor:
                 "Write inside `with minidl.no_grad():`, or compute a new tensor with where(), cat() or pad().")
         if isinstance(value, Tensor):
             value = move(value.array, self.device)
-        self.array[index] = value
+        place, index = (self.array, index) if index is ... else ops.raw_index(self, index)
+        place[index] = value
         written(self.array, call)
         return self
 

@@ -2,5 +2,8 @@
 
 from minidl.ops.compare import *  # noqa: F403
 from minidl.ops.elementwise import *  # noqa: F403
+from minidl.ops.index import *  # noqa: F403
+from minidl.ops.matmul import *  # noqa: F403
 from minidl.ops.reduce import *  # noqa: F403
 from minidl.ops.select import *  # noqa: F403
+from minidl.ops.shape import *  # noqa: F403

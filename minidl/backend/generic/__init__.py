@@ -1,1 +1,3 @@
 """One vectorised body per op for NumPy and CuPy alike: the readable implementations."""
+
+from minidl.backend.generic import matmul  # noqa: F401 - importing it registers it
