@@ -1,6 +1,44 @@
-"""minidl: a deep-learning engine you can read, step through and trust. Public names only."""
+"""minidl: a deep-learning engine you can read, step through and trust. Public names only.
 
+What costs time at import (nn, models, stepper, ...) is imported when it is first asked for.
+"""
+# ruff: noqa: F401 - the imports are the public names
+
+import difflib
+import importlib
+import importlib.util
+
+from minidl.backend import explain
+from minidl.core.config import enable_grad, is_grad_enabled, no_grad, set_grad_enabled, use_backend
+from minidl.core.create import *  # noqa: F403
+from minidl.core.device import Device as device  # noqa: N813 - PyTorch's name
+from minidl.core.dtypes import bool_ as bool
+from minidl.core.dtypes import float16, float32, float64, int8, int16, int32, int64, promote_types, result_type, uint8
+from minidl.core.rng import Generator, default_generator, initial_seed, manual_seed
 from minidl.core.tensor import Tensor
-from minidl.core.config import no_grad
+from minidl.ops import *  # noqa: F403
 
 __version__ = "0.1.0"
+del getitem, getitem_grad, raw_index, to  # noqa: F821 - what Tensor methods call, not public
+
+half, float, double, short, int, long = float16, float32, float64, int16, int32, int64  # PyTorch's short names
+
+SUBMODULES = ("autograd", "backend", "bench", "core", "cuda", "data", "lessons", "models", "nn", "ops", "optim", "planted",
+              "stepper", "train")
+ELSEWHERE = {"detect_anomaly": "minidl.core.anomaly"}  # public names whose files are imported when first used
+
+
+def __getattr__(name):
+    if name in SUBMODULES and importlib.util.find_spec(f"minidl.{name}"):
+        return importlib.import_module(f"minidl.{name}")
+    if name in ELSEWHERE:
+        return getattr(importlib.import_module(ELSEWHERE[name]), name)
+    near = difflib.get_close_matches(name, __dir__(), 1)
+    raise AttributeError(f"minidl has no {name!r}." + (f" The nearest name it has is minidl.{near[0]}." if near else ""))
+
+
+def __dir__():
+    return sorted({name for name in globals() if not name.startswith("_") and name not in _OWN} | set(SUBMODULES) | set(ELSEWHERE))
+
+
+_OWN = {"difflib", "importlib", "SUBMODULES", "ELSEWHERE", "annotations"}

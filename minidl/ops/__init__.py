@@ -7,3 +7,5 @@ from minidl.ops.matmul import *  # noqa: F403
 from minidl.ops.reduce import *  # noqa: F403
 from minidl.ops.select import *  # noqa: F403
 from minidl.ops.shape import *  # noqa: F403
+
+__all__ = sorted(name for name, value in globals().items() if callable(value))

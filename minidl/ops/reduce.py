@@ -8,30 +8,19 @@ import numpy as np
 from minidl.backend.layout import stored
 from minidl.core.device import array_module
 from minidl.core.dtypes import as_dtype, float16, float32, int64, is_floating
-from minidl.core.errors import ArgumentError, DTypeError, ShapeError, explained
+from minidl.core.errors import DTypeError, ShapeError, explained
 from minidl.core.examples import booleans, distinct, integers, normal
 from minidl.core.op import as_array, example, op
 from minidl.core.tensor import Tensor
+from minidl.ops.axes import several_axes
 from minidl.ops.select import maximum, minimum, where
 
 ValuesAndIndices = namedtuple("ValuesAndIndices", "values indices")
 
 
 def axes_of(call, ndim, dim):
-    """The axes that dim names, as a tuple of numbers ≥ 0; None and () name all of them."""
-    if dim is None or dim == ():
-        return tuple(range(ndim))
-    dims = (dim,) if isinstance(dim, (int, np.integer)) else tuple(dim)
-    axes = []
-    for d in dims:
-        if not -builtins.max(ndim, 1) <= d < builtins.max(ndim, 1):  # a 0-d tensor accepts 0 and -1, as in PyTorch
-            raise explained(ShapeError, call, f"there is no axis {d}.", [f"the tensor has {ndim} axes: 0 to {ndim - 1}, or -{ndim} to -1"],
-                            "Check dim; axes count from 0.")
-        if ndim:
-            axes.append(int(d) % ndim)
-    if len(set(axes)) < len(axes):
-        raise explained(ArgumentError, call, "an axis is named twice in dim.", [f"dim: {dim}"], "Name every axis once.")
-    return tuple(axes)
+    """The axes that dim names, as numbers ≥ 0; None and () name all of them."""
+    return several_axes(call, None if dim == () else dim, ndim)
 
 
 def kept_shape(shape, axes):
@@ -316,4 +305,4 @@ def any(x, dim=None, keepdim=False):
     return stored(as_array(x.array.any(axes_of("any", x.array.ndim, dim), keepdims=keepdim))), None
 
 
-__all__ = ["all", "amax", "amin", "any", "argmax", "argmin", "max", "max_along", "mean", "min", "min_along", "std", "sum", "var"]
+__all__ = ["all", "amax", "amin", "any", "argmax", "argmin", "max", "mean", "min", "std", "sum", "var"]

@@ -1,0 +1,76 @@
+"""Random numbers: a Generator with PyTorch's methods around NumPy's, and the default one that manual_seed() sets.
+
+Numbers are drawn on the CPU, in the order of the logical shape: the same seed gives the same values on every device
+and in every storage order.
+"""
+
+import os
+
+import numpy as np
+
+
+class Generator:
+    """A stream of random numbers. The same seed gives the same stream (not PyTorch's)."""
+
+    def __init__(self, device=None):
+        self.seed()
+
+    def manual_seed(self, seed):
+        """Start the stream that belongs to this number; returns the generator."""
+        self.first_seed, self.stream = int(seed), None
+        return self
+
+    @property
+    def numpy(self):
+        """NumPy's generator; made when first asked for, because importing numpy.random takes longer than all of minidl."""
+        if self.stream is None:
+            self.stream = np.random.Generator(np.random.PCG64(self.first_seed % 2**64))
+        return self.stream
+
+    def seed(self):
+        """Start a stream that nobody can predict; returns its number."""
+        self.manual_seed(int.from_bytes(os.urandom(8), "little"))
+        return self.first_seed
+
+    def initial_seed(self):
+        """The number this stream was started with."""
+        return self.first_seed
+
+    def get_state(self):
+        """Where the stream is, as a dict that set_state() takes."""
+        return self.numpy.bit_generator.state
+
+    def set_state(self, state):
+        """Go on from where get_state() was called; returns the generator."""
+        self.numpy.bit_generator.state = state
+        return self
+
+
+default_generator = Generator()
+
+
+def manual_seed(seed):
+    """Make every random number from here on repeatable; returns the default generator."""
+    return default_generator.manual_seed(seed)
+
+
+def initial_seed():
+    """The number that the default generator was started with."""
+    return default_generator.initial_seed()
+
+
+def draw_normal(shape, dtype, mean=0.0, std=1.0, generator=None):
+    """An array of normally distributed numbers."""
+    wide = np.float64 if dtype == np.float64 else np.float32  # NumPy draws in these two
+    numbers = np.asarray((generator or default_generator).numpy.standard_normal(shape, wide))
+    return np.add(np.multiply(numbers, std, out=numbers), mean, out=numbers).astype(dtype, copy=False)
+
+
+def draw_uniform(shape, dtype, low=0.0, high=1.0, generator=None):
+    """An array of numbers between low (included) and high (not included)."""
+    wide = np.float64 if dtype == np.float64 else np.float32
+    numbers = np.asarray((generator or default_generator).numpy.random(shape, wide))
+    numbers = np.add(np.multiply(numbers, high - low, out=numbers), low, out=numbers).astype(dtype, copy=False)
+    if low < high:  # rounding may reach high, which is not included
+        np.minimum(numbers, np.nextafter(np.asarray(high, dtype), np.asarray(low, dtype)), out=numbers)
+    return numbers
