@@ -1,0 +1,371 @@
+"""Is this gradient right? check() compares it with finite differences, to any order, and says what is wrong if it is not.
+
+A random direction v and a random cotangent u turn f into a function of one number, phi(t) = <u, f(x + t·v)>, whose
+slope must be <grad, v>. probe.py finds that slope from values, kinks.py what is not smooth, diagnose.py what went wrong.
+"""
+
+import inspect
+
+import numpy as np
+
+from minidl.core import derivative
+from minidl.core.config import set_grad_enabled
+from minidl.core.device import CPU, device_of, move
+from minidl.core.diagnose import diagnose, narrow_ops
+from minidl.core.dtypes import is_floating
+from minidl.core.errors import DTypeError, explained
+from minidl.core.kinks import Skips, localise, name_ties, weigh
+from minidl.core.probe import Line, direction
+from minidl.core.report import Report, Row
+from minidl.core.tensor import Tensor
+
+RTOL = 1e-9  # of sum(|grad · v|): what summation in float64 may cost the gradient itself
+NOTHING = ("no floating point input", "no output is floating point")
+
+
+class Function:
+    """fn as a function of float64 arrays (arguments that are not floating stay as they are), and its gradients."""
+
+    def __init__(self, fn, inputs, names=None, settings=None, chosen=None):
+        self.fn, self.settings = fn, settings or {}
+        self.arrays, self.names, self.devices, self.constants = [], [], [], []
+        self.template = [self._take(value, name, chosen) for value, name in zip(inputs, _argument_names(fn, inputs, names), strict=True)]
+        self.outputs = None  # numbers of the outputs that are checked; None until pick_outputs()
+        self.output_names = []
+
+    def _take(self, value, name, chosen):
+        """Copy one argument into self.arrays; what is returned stands for it in the call."""
+        if isinstance(value, (list, tuple)) and any(isinstance(v, Tensor) for v in value):
+            return type(value)(self._take(v, f"{name}[{k}]", chosen) for k, v in enumerate(value))
+        if isinstance(value, Tensor) or isinstance(value, np.ndarray) and is_floating(value.dtype):
+            array = value.array if isinstance(value, Tensor) else value
+            if is_floating(array.dtype) and (chosen is None or chosen(value)):
+                self.arrays.append(np.array(move(array, CPU), np.float64, order="K"))
+                self.names.append(name)
+                self.devices.append(device_of(array))
+                return _Slot(len(self.arrays) - 1)
+            value = Tensor(array.astype(np.float64) if is_floating(array.dtype) else array.copy())
+            self.constants.append((name, value.array, array))
+        return value
+
+    def leaves(self, arrays):
+        """The arrays as leaves that require grad."""
+        return [Tensor(move(np.asarray(a), d), True) for a, d in zip(arrays, self.devices, strict=True)]
+
+    def call(self, leaves, record):
+        """fn's outputs as a flat list of Tensors."""
+
+        def fill(part):
+            if isinstance(part, _Slot):
+                return leaves[part.number]
+            return type(part)(fill(p) for p in part) if isinstance(part, (list, tuple)) else part
+
+        with set_grad_enabled(record):
+            result = self.fn(*[fill(part) for part in self.template], **self.settings)
+        flat = _flatten(result)
+        return flat if self.outputs is None else [flat[k] for k in self.outputs]
+
+    def pick_outputs(self):
+        """Check the floating outputs that carry a gradient; if none does, all floating ones, whose gradient is then zero."""
+        ys = self.call(self.leaves([a.copy() for a in self.arrays]), True)
+        floating = [k for k, y in enumerate(ys) if is_floating(y.dtype)]
+        self.outputs = [k for k in floating if ys[k].requires_grad] or floating
+        self.output_names = ["y"] if len(ys) == 1 else [f"y[{k}]" for k in self.outputs]
+        return [ys[k] for k in self.outputs]
+
+    def evaluate(self, arrays):
+        """The outputs' values, in float64."""
+        return [np.asarray(move(y.array, CPU), np.float64) for y in self.call(self.leaves(arrays), False)]
+
+    def gradients(self, arrays, cotangents, create_graph=False):
+        """Arrays <u, df/dx>, one per argument, by backward."""
+        leaves = self.leaves(arrays)
+        found = _grads(self.call(leaves, True), leaves, [Tensor(np.asarray(u)) for u in cotangents], create_graph)
+        return [np.asarray(move(g.array, CPU)) for g in found]
+
+    def derivative(self, rng, cotangents=None, strided=False):
+        """The function (x..., u...) -> gradients: checking it checks the next order."""
+        if self.outputs is None:
+            self.pick_outputs()
+        if cotangents is None:
+            cotangents = [np.asarray(rng.standard_normal(y.shape)) for y in self.evaluate(self.arrays)]
+        if strided:
+            cotangents = [np.repeat(u[..., None], 2, axis=-1)[..., 0] for u in cotangents]
+        return Derivative(self, cotangents)
+
+
+class Derivative(Function):
+    """The gradient of a function, as a function of the same arguments and of the cotangents."""
+
+    def __init__(self, inner, cotangents):
+        self.inner = inner
+        self.arrays = [*inner.arrays, *(np.asarray(u, np.float64) for u in cotangents)]
+        self.names = [*inner.names, *(f"grad_{name}" for name in inner.output_names)]
+        self.devices = [*inner.devices, *([inner.devices[0] if inner.devices else CPU] * len(cotangents))]
+        self.constants, self.settings = inner.constants, {}
+        self.outputs = list(range(len(inner.arrays)))
+        self.output_names = [f"grad_{name}" for name in inner.names]
+
+    def call(self, leaves, record):
+        """The inner gradients, recorded if they are to be differentiated again."""
+        count = len(self.inner.arrays)
+        return _grads(self.inner.call(leaves[:count], True), leaves[:count], leaves[count:], record)
+
+    def pick_outputs(self):
+        """All of them: a gradient that carries no graph may be a detached one."""
+        return self.call(self.leaves([a.copy() for a in self.arrays]), True)
+
+
+class _Slot:
+    def __init__(self, number):
+        self.number = number
+
+
+def _grads(ys, leaves, cotangents, create_graph):
+    """grad() of the outputs that require grad; zeros where no path leads to an argument."""
+    with_grad = [(y, move_to(u, y)) for y, u in zip(ys, cotangents, strict=True) if y.requires_grad]
+    found = [None] * len(leaves)
+    if with_grad:
+        roots, grads = zip(*with_grad, strict=True)
+        found = derivative.grad(list(roots), leaves, list(grads), create_graph=create_graph, allow_unused=True)
+    return [Tensor(np.zeros(x.shape)) if g is None else g for g, x in zip(found, leaves, strict=True)]
+
+
+def move_to(u, y):
+    """The cotangent on its output's device."""
+    return u if u.device == y.device else Tensor(move(u.array, y.device))
+
+
+def _flatten(result):
+    if isinstance(result, Tensor):
+        return [result]
+    if isinstance(result, (tuple, list)) and result and all(isinstance(y, (Tensor, tuple, list)) for y in result):
+        return [y for part in result for y in _flatten(part)]
+    raise explained(DTypeError, "check", "the function must return a Tensor or a tuple of Tensors.",
+                    [f"it returned a {type(result).__name__}"], "Return the tensor itself, not .item() or .array.")
+
+
+def _argument_names(fn, inputs, names):
+    if names is None:
+        try:
+            parameters = list(inspect.signature(fn).parameters.values())
+            names = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+        except (TypeError, ValueError):
+            names = []
+    return [names[k] if k < len(names) else f"input {k}" for k in range(len(inputs))]
+
+
+def check(fn, inputs, order=2, seed=0, *, probes=3, names=None, settings=None, rtol=RTOL, atol=0.0, step=None, nondet_tol=0.0,
+          check_undefined_grad=True, start=1, grad_outputs=None, strided=False, chosen=None, progress=None):
+    """Compare the gradients of fn at `inputs` with finite differences, up to the given order; returns a Report.
+
+        print(minidl.check(lambda x, w: (x @ w).tanh(), (minidl.randn(2, 3), minidl.randn(3, 4))))
+
+    Floating point inputs are copied to float64 and checked one by one; everything else stays constant. The tolerance
+    is derived from the steps taken; rtol (of the gradient's size) and atol come on top of it. Points where fn is not
+    smooth are found from its values, left out, and listed. `chosen(tensor)` says which inputs to check, `start` is the
+    first order, and grad_outputs are the cotangents of the second.
+    """
+    inputs = list(inputs) if isinstance(inputs, (tuple, list)) else [inputs]
+    report = Report(progress=progress)
+    function = Function(fn, inputs, names, settings, chosen)
+    options = {"probes": probes, "rtol": rtol, "atol": atol, "step": step, "nondet_tol": nondet_tol, "undefined": check_undefined_grad}
+    for level in range(1, order + 1):
+        rng = np.random.default_rng([seed, level, 2024])
+        if level > 1:
+            function = function.derivative(rng, grad_outputs if level == 2 else None, strided)
+        if level >= start:
+            _Level(function, level, report, rng, options).run()
+        if report.rows and not report.ok:
+            break  # higher orders of a wrong gradient say nothing
+    return report
+
+
+class _Level:
+    """The check of one order."""
+
+    def __init__(self, function, order, report, rng, options):
+        self.function, self.order, self.report, self.rng, self.options = function, order, report, rng, options
+        self.skips = Skips(function.arrays)
+
+    def run(self):
+        """Everything that can be wrong with one order; rows go to the report."""
+        f = self.function
+        ys = f.pick_outputs()
+        if not f.outputs or not f.arrays:
+            reason = NOTHING[0] if not f.arrays else NOTHING[1]
+            return self.finish("everything", "not checked", reason)
+        problem = self.preliminaries(ys)
+        if problem:
+            return self.finish(*problem)
+        for number in range(len(f.arrays)):
+            self.report.add(self.argument(number))
+        name_ties(f.evaluate, f.arrays, f.names, self.skips)
+        for row in self.report.rows:
+            if row.order == self.order:
+                row.skipped = self.skips.texts(row.number, row.argument, f.arrays[row.number].shape)
+        return None
+
+    def finish(self, name, verdict, reason):
+        self.report.add(Row(self.order, -1, name, verdict=verdict, reason=reason))
+
+    def cotangent(self):
+        return [np.asarray(self.rng.standard_normal(y.shape)) for y in self.base]
+
+    def preliminaries(self, ys):
+        """What can be told before any probe: (argument, verdict, reason) of the first problem, or None."""
+        f = self.function
+        mine = [a.copy() for a in f.arrays]
+        self.base = f.evaluate(mine)
+        again = f.evaluate(f.arrays)
+        changed = self.changed(mine)
+        if changed:
+            return changed, "wrong", "the function wrote into its input"
+        if [y.shape for y in self.base] != [y.shape for y in again] or not _same(self.base, again, self.options["nondet_tol"]):
+            return "everything", "wrong", "not deterministic: two calls with the same inputs gave different values"
+        for name, y in zip(f.output_names, self.base, strict=True):
+            if not np.isfinite(y).all():
+                return name, "wrong", f"the function value is not finite: {name} has {y[~np.isfinite(y)][0]}"
+        return self.backward_problem(mine, ys)
+
+    def backward_problem(self, mine, ys):
+        f, u = self.function, self.cotangent()
+        given = [w.copy() for w in u]
+        try:
+            first = f.gradients(mine, u)
+            second, with_graph = f.gradients(mine, u), f.gradients(mine, u, create_graph=True)
+        except Exception as error:  # whatever the backward under test raises is the finding
+            self.report.cause = error
+            return "everything", "wrong", f"backward raised {type(error).__name__}: {error}"
+        changed = self.changed(mine)
+        if changed or not _same(u, given):
+            return changed or "the incoming gradient", "wrong", f"backward wrote into {changed or 'the gradient it was given'}"
+        for name, a, b, c in zip(f.names, first, second, with_graph, strict=True):
+            if not _same([a], [b], self.options["nondet_tol"]):
+                return name, "wrong", "not deterministic: two backward calls gave different gradients"
+            limit = 64 * np.finfo(np.float64).eps * (np.max(np.abs(a)) if a.size else 0)
+            if not _same([a], [c], limit):
+                return name, "wrong", "the gradient with create_graph=True is another than without"
+        if self.options["undefined"] and len(ys) > 1 and self.order == 1:
+            return self.undefined_problem(mine, u)
+        return None
+
+    def undefined_problem(self, mine, u):
+        """Gradients that arrive at only one of several outputs must count like zeros at the others."""
+        f = self.function
+        for k, name in enumerate(f.output_names):
+            with_zeros = f.gradients(mine, [w if j == k else np.zeros(w.shape) for j, w in enumerate(u)])
+            leaves = f.leaves(mine)
+            y = f.call(leaves, True)[k]
+            try:
+                alone = _grads([y], leaves, [move_to(Tensor(u[k]), y)], False)
+            except Exception as error:
+                self.report.cause = error
+                return name, "wrong", f"backward raised {type(error).__name__} when only {name} has a gradient: {error}"
+            limit = 64 * np.finfo(np.float64).eps * max((float(np.max(np.abs(g))) for g in with_zeros if g.size), default=0)
+            if not _same([move(g.array, CPU) for g in alone], with_zeros, limit):
+                return name, "wrong", f"another gradient when only {name} has one than with zeros for the other outputs"
+        return None
+
+    def changed(self, mine):
+        """The name of an input that was written to, or ""."""
+        f = self.function
+        for name, now, before in [*zip(f.names, mine, f.arrays, strict=True), *f.constants]:
+            if not np.array_equal(now, before, equal_nan=True):
+                return name
+        return ""
+
+    def argument(self, number):
+        """Probe one argument in several directions."""
+        f, name = self.function, self.function.names[number]
+        row = Row(self.order, number, name)
+        row.curve = lambda: self.curve(number)
+        if f.arrays[number].size == 0 or all(y.size == 0 for y in self.base):
+            row.verdict, row.reason = "ok", "no elements"
+            return row
+        noise = None
+        for _ in range(self.options["probes"]):
+            u = self.cotangent()
+            gradient = np.asarray(f.gradients(f.arrays, u)[number], np.float64)
+            line, slope, v = self.smooth_line(number, u, noise)
+            noise = line.noise
+            if line.restless:
+                row.verdict, row.reason = "wrong", "the values are too noisy for float64"
+                row.guess = narrow_ops(lambda: f.call(f.leaves(f.arrays), True))
+                return row
+            if not self.skips.allowed[number].any():
+                row.verdict, row.reason = "not checked", "every element is skipped"
+                return row
+            if not slope.resolved:
+                row.verdict, row.reason = "not checked", "no step gives a trustworthy slope"
+                return row
+            size = float(np.sum(np.abs(gradient * v)))
+            analytic = float(np.sum(gradient * v))
+            row.probes += 1
+            row.take(analytic, slope, slope.error + self.options["rtol"] * size + self.options["atol"], max(size, abs(slope.value)))
+            if row.verdict == "wrong":
+                row.guess, row.details = diagnose(f, number, self.order, self.skips.allowed[number], u, row, line.noise)
+                break
+        return row
+
+    def smooth_line(self, number, u, noise):
+        """A line along which phi is smooth, after the elements that prevent it are excluded."""
+        f = self.function
+        x = f.arrays[number]
+        size = float(sum(np.sum(np.abs(w * y)) for w, y in zip(u, self.base, strict=True)))
+        for _ in range(4):
+            v = direction(self.rng, x, self.skips.allowed[number])
+            line = self.line(number, u, v, size)
+            line.noise = noise
+            slope = line.slope(*(() if self.options["step"] is None else (self.options["step"], 4)))
+            if slope.resolved or line.restless or not self.skips.allowed[number].any():
+                break
+            localise(f.evaluate, f.arrays, number, v, u, size, line.noise, self.skips)
+        return line, slope, v
+
+    def line(self, number, u, v, size):
+        f = self.function
+
+        def phi(t):
+            moved = [a + t * v if k == number else a for k, a in enumerate(f.arrays)]
+            with np.errstate(all="ignore"):  # a step may leave the domain; the line passes over it
+                return weigh(u, f.evaluate(moved))
+
+        return Line(phi, size)
+
+    def curve(self, number):
+        """[(h, error)] of the plain central difference along one random direction."""
+        u, v = self.cotangent(), direction(self.rng, self.function.arrays[number], self.skips.allowed[number])
+        analytic = float(np.sum(self.function.gradients(self.function.arrays, u)[number] * v))
+        return self.line(number, u, v, 1.0).curve(analytic)
+
+
+def _same(xs, ys, tolerance=0.0):
+    """Are these lists of arrays equal, NaN equal to NaN?"""
+    return all(np.array_equal(x, y, equal_nan=True) or np.allclose(x, y, rtol=0, atol=tolerance, equal_nan=True) for x, y in zip(xs, ys, strict=True))
+
+
+def op_call(op, example, seed=0, dtype=np.float64):
+    """One example of a registered op as (fn, inputs, settings), ready for check(): arrays for tensor arguments as Tensors."""
+    args, settings = example.build(seed, dtype)
+
+    def tensor(value):
+        if isinstance(value, (list, tuple)):
+            return [tensor(v) for v in value]
+        return Tensor(value) if isinstance(value, np.ndarray) else value
+
+    count = 1 if op.takes_list else len(op.tensors)
+    for name in op.tensors[len(args):count]:
+        if any(later in settings for later in op.tensors[len(args):]):
+            args.append(settings.pop(name, None))
+    return op.function, [tensor(a) if k < count else a for k, a in enumerate(args)], settings
+
+
+def check_op(op, example, order=2, seed=0, **options):
+    """check() on one example of a registered op."""
+    fn, inputs, settings = op_call(op, example, seed)
+    report = check(fn, inputs, order, seed, names=[*op.tensors, *op.settings], settings=settings, **options)
+    for row in report.rows:
+        if row.reason in NOTHING:  # an op may well have no gradient; a user's function that has none is a mistake
+            row.verdict = "ok"
+    return report
