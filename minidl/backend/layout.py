@@ -6,6 +6,7 @@ makes a 4-D result allocates it here and fills it with out=.
 """
 
 from minidl.core.device import array_module
+from minidl.core.errors import no_broadcast
 
 
 def empty(shape, dtype, like):
@@ -40,8 +41,16 @@ def elementwise(ufunc, x, other=None, dtype=None):
     """
     if other is None:
         return ufunc(x) if x.ndim != 4 else ufunc(x, out=empty(x.shape, dtype or x.dtype, x))
-    if x.ndim == 4 or other.ndim == 4:
-        shape = array_module(x).broadcast_shapes(x.shape, other.shape)
-        if len(shape) == 4:
-            return ufunc(x, other, out=empty(shape, dtype or x.dtype, x))
-    return ufunc(x, other)
+    try:
+        if x.ndim == 4 or other.ndim == 4:
+            shape = array_module(x).broadcast_shapes(x.shape, other.shape)
+            if len(shape) == 4:
+                return ufunc(x, other, out=empty(shape, dtype or x.dtype, x))
+        return ufunc(x, other)
+    except ValueError:
+        name = _OP_NAMES.get(ufunc.__name__, ufunc.__name__)
+        raise no_broadcast(name, x.shape, other.shape) from None
+
+
+_OP_NAMES = {"multiply": "mul", "subtract": "sub", "divide": "div", "true_divide": "div", "power": "pow",
+             "equal": "eq", "not_equal": "ne", "less": "lt", "less_equal": "le", "greater": "gt", "greater_equal": "ge"}

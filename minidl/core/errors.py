@@ -61,6 +61,17 @@ def describe(value):
     return f"{type(value).__name__} {text if len(text) <= 60 else text[:57] + '...'}"
 
 
+def no_broadcast(call, *shapes):
+    """The exception for shapes that do not broadcast: it names the axis that does not fit."""
+    for axis in range(-1, -max(map(len, shapes)) - 1, -1):
+        sizes = [s[axis] for s in shapes if len(s) >= -axis]
+        if len({n for n in sizes if n != 1}) > 1:
+            break
+    return explained(ShapeError, call, f"the shapes do not broadcast: axis {axis} has sizes {' and '.join(map(str, sizes))}.",
+                     [f"argument {k}: {tuple(s)}" for k, s in enumerate(shapes)],
+                     "Aligned from the right, two sizes must be equal or one of them 1. Did you mean unsqueeze() on one of them?")
+
+
 def match_shapes(call, **arguments):
     """Check shapes against letters and return the size of every letter.
 

@@ -92,7 +92,7 @@ class Op:
             if isinstance(x, np.ndarray):
                 inputs[number] = as_constant(x)
             elif not (x is None or isinstance(x, (Tensor, *NUMBERS))) or self.takes_list and not isinstance(x, Tensor):
-                fix = f"minidl.tensor({type(x).__name__}(...))" if isinstance(x, (list, tuple)) else "minidl.tensor(...)"
+                fix = f"minidl.tensor({x!r})" if isinstance(x, (list, tuple)) and len(repr(x)) < 40 else "minidl.tensor(...)"
                 raise explained(DTypeError, self.name, f"{self.input_name(number)} must be a Tensor.", [f"it is {describe(x)}"],
                                 f"Did you mean {fix}?")
         return [inputs, *args[1:]] if self.takes_list else inputs + list(args[count:])

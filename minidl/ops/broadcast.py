@@ -4,7 +4,7 @@ import numpy as np
 
 from minidl.core.device import array_module, device_of, on_cpu
 from minidl.core.dtypes import default_float, is_floating, number_dtype, result_type
-from minidl.core.errors import DeviceError, DTypeError, ShapeError, describe, explained
+from minidl.core.errors import DeviceError, DTypeError, describe, explained, no_broadcast
 from minidl.core.tensor import Tensor
 
 
@@ -66,15 +66,7 @@ def broadcast_shape(call, *shapes):
     try:
         return np.broadcast_shapes(*shapes)
     except ValueError:
-        ndim = max(map(len, shapes))
-        for axis in range(-1, -ndim - 1, -1):
-            sizes = [s[axis] for s in shapes if len(s) >= -axis]
-            if len({n for n in sizes if n != 1}) > 1:
-                break
-        raise explained(ShapeError, call, f"the shapes do not broadcast: axis {axis} has sizes {' and '.join(map(str, sizes))}.",
-                        [f"argument {k}: {s}" for k, s in enumerate(shapes)],
-                        "Aligned from the right, two sizes must be equal or one of them 1. Did you mean unsqueeze() on one of them?"
-                        ) from None
+        raise no_broadcast(call, *shapes) from None
 
 
 def sum_to(grad, shape):
