@@ -128,8 +128,8 @@ def test_create_graph_leaves_no_cycle(no_collector):
     x = leaf(3)
     y = (x * x).tanh()
     node = weakref.ref(y.edge[0])
-    (grad,) = minidl.grad(y, x, ones(3), create_graph=True)
-    (second,) = minidl.grad(grad, x, ones(3))
+    (grad,) = minidl.autograd.grad(y, x, ones(3), create_graph=True)
+    (second,) = minidl.autograd.grad(grad, x, ones(3))
     del y, grad, second
     assert node() is None
 
@@ -288,7 +288,7 @@ def test_grad_changes_no_leaf_and_runs_only_what_leads_there(scratch_ops):
 
     x, w = leaf(3), leaf(3, seed=1)
     y = x.tanh() * note(w)
-    (g,) = minidl.grad(y, x, ones(3))
+    (g,) = minidl.autograd.grad(y, x, ones(3))
     assert ran == [] and x.grad is None and w.grad is None
     np.testing.assert_allclose(g.array, w.array * (1 - np.tanh(x.array) ** 2))
 
@@ -297,11 +297,11 @@ def test_grad_of_interior_tensors_and_unused_inputs():
     x, w = leaf(3), leaf(3)
     h = x * x
     y = h.tanh() + h
-    gh, gx = minidl.grad(y, [h, x], ones(3), retain_graph=True)
+    gh, gx = minidl.autograd.grad(y, [h, x], ones(3), retain_graph=True)
     np.testing.assert_allclose(gx.array, gh.array * 2 * x.array)
-    assert minidl.grad(y, [w], ones(3), retain_graph=True, allow_unused=True) == (None,)
+    assert minidl.autograd.grad(y, [w], ones(3), retain_graph=True, allow_unused=True) == (None,)
     with pytest.raises(GraphError, match="no path leads"):
-        minidl.grad(y, [w], ones(3))
+        minidl.autograd.grad(y, [w], ones(3))
 
 
 def test_backward_into_chosen_inputs_only():
@@ -314,10 +314,10 @@ def test_backward_into_chosen_inputs_only():
 def test_grad_outputs_weigh_several_roots():
     x = leaf(3)
     a, b = x * 2, x * 3
-    (g,) = minidl.grad([a, b], x, [ones(3), ones(3) * 10])
+    (g,) = minidl.autograd.grad([a, b], x, [ones(3), ones(3) * 10])
     np.testing.assert_array_equal(g.array, 32)
     h = x * 1
-    (g,) = minidl.grad([h, h * 2], h, [ones(3), ones(3)])   # a root that is also an input
+    (g,) = minidl.autograd.grad([h, h * 2], h, [ones(3), ones(3)])   # a root that is also an input
     np.testing.assert_array_equal(g.array, 3)
 
 
