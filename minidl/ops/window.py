@@ -1,0 +1,99 @@
+"""The settings of everything with a sliding window, made plain and checked: convolution, pooling, unfold, fold."""
+
+import functools
+
+from minidl.backend.window import positions
+from minidl.core.errors import ArgumentError, DTypeError, ShapeError, describe, explained
+
+AXES = ("height", "H"), ("width", "W")
+
+
+def pair(call, name, value, least):
+    """(2, 2) from 2, (2,) or (2, 2): one whole number per axis."""
+    values = tuple(value) if isinstance(value, (tuple, list)) else (value,)
+    values = values * 2 if len(values) == 1 else values
+    if len(values) != 2 or not all(hasattr(v, "__index__") and v >= least for v in values):
+        raise explained(ArgumentError, call, f"{name} must be a whole number, {least} or more, or a pair of them (height, width).",
+                        [f"{name}: {describe(value)}"], f"Give one number for both axes, as in {name}={max(least, 1)}.")
+    return values[0].__index__(), values[1].__index__()
+
+
+def conv_window(call, kernel, stride, padding, dilation):
+    """The settings as backends take them: pairs, and padding ((top, bottom), (left, right))."""
+    stride, dilation = pair(call, "stride", stride, 1), pair(call, "dilation", dilation, 1)
+    if isinstance(padding, str):
+        padding = _named_padding(call, padding, kernel, stride, dilation)
+    elif not (isinstance(padding, tuple) and isinstance(padding[0], tuple)):
+        padding = tuple((pad, pad) for pad in pair(call, "padding", padding, 0))
+    return {"stride": stride, "padding": padding, "dilation": dilation}
+
+
+def _named_padding(call, padding, kernel, stride, dilation):
+    """'valid' is none; 'same' keeps the image's size, and where the total is odd the extra pixel goes below and right."""
+    if padding not in ("same", "valid"):
+        raise explained(ArgumentError, call, "padding is a number, a pair, 'same' or 'valid'.", [f"padding: {padding!r}"],
+                        "Did you mean 'same' (the output is as large as the image)?")
+    if padding == "same" and stride != (1, 1):
+        raise explained(ArgumentError, call, "padding='same' needs stride 1: a strided output cannot be as large as the image.",
+                        [f"stride: {stride}"], f"Use padding={kernel[0] // 2} for an output of ceil(size / stride).")
+    totals = [d * (k - 1) if padding == "same" else 0 for k, d in zip(kernel, dilation, strict=True)]
+    return tuple((total // 2, total - total // 2) for total in totals)
+
+
+def conv_size(call, x_shape, kernel, stride, padding, dilation):
+    """(OH, OW) of a convolution; a kernel larger than the padded image is an error that shows the arithmetic."""
+    size = tuple(map(positions, x_shape[-2:], kernel, stride, padding, dilation))
+    if min(size) < 1:
+        axis = 0 if size[0] < 1 else 1
+        need = dilation[axis] * (kernel[axis] - 1) + 1 - x_shape[-2 + axis]
+        raise explained(ShapeError, call, "the kernel is larger than the padded image.",
+                        [arithmetic(axis, x_shape[-2 + axis], kernel, stride, padding, dilation, size),
+                         f"shapes: x {tuple(x_shape)}, kernel {tuple(kernel)}"],
+                        f"Use padding={-(-need // 2)} or more, a smaller kernel, or a larger image.")
+    return size
+
+
+def arithmetic(axis, length, kernel, stride, padding, dilation, size, ceil_mode=False):
+    """OH = (H + 2·pad − d·(KH − 1) − 1) // s + 1 with its numbers."""
+    letter = AXES[axis][1]
+    before, after = padding[axis]
+    pads = f"2·{before}" if before == after else f"{before} + {after}"
+    extra = f" + {stride[axis] - 1}" if ceil_mode else ""
+    return (f"O{letter} = ({length} + {pads} − {dilation[axis]}·({kernel[axis]} − 1) − 1{extra}) // {stride[axis]} + 1 = {size[axis]}"
+            f"   with {letter} = {length}, K{letter} = {kernel[axis]}")
+
+
+def check_groups(call, groups, **channels):
+    """groups must be a positive number that divides every channel count given, as in check_groups("conv2d", 2, C=6, O=4)."""
+    if not hasattr(groups, "__index__") or groups < 1 or any(n % groups for n in channels.values()):
+        common = [str(g) for g in range(1, min(channels.values()) + 1) if all(n % g == 0 for n in channels.values())]
+        raise explained(ArgumentError, call, "groups must divide the channels going in and the channels coming out.",
+                        [f"groups: {groups}", "channels: " + ", ".join(f"{k} = {n}" for k, n in channels.items())],
+                        f"These would do: {', '.join(common)}.")
+
+
+def same_dtype(call, **tensors):
+    """All tensors that are given must have one dtype: nothing is converted silently."""
+    found = {name: t.dtype for name, t in tensors.items() if t is not None}
+    if len(set(found.values())) > 1:
+        first = next(iter(found))
+        raise explained(DTypeError, call, "the tensors must have one element type.", [f"{name}: {dtype}" for name, dtype in found.items()],
+                        f"Convert one of them, as in {first}.to(w.dtype).")
+
+
+def unbatched(ndim):
+    """Let an op on batches of `ndim` axes also take a single image: a batch of one goes in, its only element comes out."""
+
+    def decorate(function):
+        @functools.wraps(function)
+        def call(*args, **settings):
+            name = "input" if "input" in settings else function.op.tensors[0]
+            x = args[0] if args else settings.get(name)
+            if getattr(x, "ndim", None) != ndim - 1:
+                return function(*args, **settings)
+            y = function(x.unsqueeze(0), *args[1:], **settings) if args else function(**{**settings, name: x.unsqueeze(0)})
+            return tuple(t.squeeze(0) for t in y) if type(y) is tuple else y.squeeze(0)
+
+        return call
+
+    return decorate
