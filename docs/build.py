@@ -1,15 +1,18 @@
-"""Writes docs/ops/: one page per registered op, from the registry alone. `make docs` runs it, a test compares.
+"""`make docs`: writes docs/ops/, one page per registered op, from the registry alone, the list of files in docs/map.md,
+and the transcripts of README.md and CONTRIBUTING.md (transcripts.py). A test compares.
 
 A page has the signature, the formula, the docstring, the source of forward and backward, the first example with its
 numbers, and the implementations. Numbers have few digits, so that a page is the same on every machine.
 """
 
+import ast
 import inspect
 import sys
 from pathlib import Path
 
 import numpy as np
 
+from docs import transcripts
 from minidl import backend
 from minidl.core.derivative import grad
 from minidl.core.op import OPS
@@ -142,32 +145,57 @@ def first_line(function):
     return (inspect.getdoc(function) or "").partition("\n")[0]
 
 
+def file_map(text):
+    """docs/map.md with its last section, every file and its opening sentence, as the files are now."""
+    head = text.partition("\n## Every file\n")[0]
+    parts = [head, "## Every file", "Written by `make docs` from the opening line of each."]
+    for top in ("minidl", "kernels", "docs", "benchmarks"):
+        for folder in sorted({path.parent for path in (ROOT / top).rglob("*.py")}):
+            rows = [f"| [{path.name}](../{path.relative_to(ROOT).as_posix()}) | {opening(path)} |" for path in sorted(folder.glob("*.py"))]
+            parts.append(f"### {folder.relative_to(ROOT).as_posix()}/\n\n| file | |\n|---|---|\n" + "\n".join(rows))
+    return "\n\n".join(parts) + "\n"
+
+
+def opening(path):
+    """The first sentence of a file's docstring."""
+    words = " ".join((ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").split())
+    return words.partition(". ")[0].rstrip(".").replace("|", "\\|")
+
+
+def all_pages():
+    """Everything that is written as a whole: {path from the top: text}."""
+    ops = {f"docs/ops/{name}": text for name, text in pages().items()}
+    return ops | {"docs/map.md": file_map((ROOT / "docs/map.md").read_text(encoding="utf-8"))}
+
+
 def stale():
-    """Names of pages that are missing, differ from what the registry says, or belong to no op."""
-    wanted, there = pages(), {path.name: path.read_text(encoding="utf-8") for path in FOLDER.glob("*.md")}
+    """Paths of pages that are missing, differ from what the code says, or belong to no op."""
+    wanted = all_pages()
+    there = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in [*FOLDER.glob("*.md"), ROOT / "docs/map.md"]}
     return sorted(name for name in wanted.keys() | there.keys() if wanted.get(name) != there.get(name))
 
 
 def write():
     """Write every page, remove the pages of ops that are gone."""
     FOLDER.mkdir(parents=True, exist_ok=True)
-    changed, wanted = stale(), pages()
+    changed, wanted = stale(), all_pages()
     for name in changed:
         if name in wanted:
-            (FOLDER / name).write_text(wanted[name], encoding="utf-8")
+            (ROOT / name).write_text(wanted[name], encoding="utf-8")
         else:
-            (FOLDER / name).unlink()
+            (ROOT / name).unlink()
     return changed
 
 
 def main(check):
-    """Write the pages, or with `check` only tell which are stale and exit 1."""
+    """Write pages and transcripts, or with `check` only tell which are stale and exit 1."""
     if not check:
-        print(f"docs/ops: {len(write())} pages written, {len(pages())} in all")
-    elif stale():
-        sys.exit(f"docs/ops is not what the registry says; run `make docs`. Stale: {', '.join(stale())}")
+        changed = write() + transcripts.write()
+        print(f"docs: {len(changed)} written, {len(all_pages()) + len(transcripts.DOCUMENTS)} in all")
+    elif old := stale() + transcripts.stale():
+        sys.exit(f"docs: not what the code says; run `make docs`. Stale: {', '.join(old)}")
     else:
-        print(f"docs/ops: all {len(pages())} pages are current")
+        print(f"docs: all {len(all_pages()) + len(transcripts.DOCUMENTS)} pages are current")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,73 @@
+"""Runs the code and the commands in README.md and CONTRIBUTING.md and writes what they print into the page.
+
+A ```python block is run, and the ```text block right after it holds its output; one that opens with a comment like
+`# my_op.py` is saved under that name instead. In a ```console block every `$ command` line is run and the lines below
+it are its output. ```sh blocks are for commands that are not run here. A test compares, `make docs` rewrites.
+"""
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCUMENTS = ("README.md", "CONTRIBUTING.md")
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```\n", re.MULTILINE | re.DOTALL)
+FILE_NAME = re.compile(r"# (\w+\.py)\b")
+
+
+def refreshed(text):
+    """The page with the outputs that its code and commands have now."""
+    with tempfile.TemporaryDirectory() as folder:
+        parts, end, printed = [], 0, None
+        for block in BLOCK.finditer(text):
+            between = text[end:block.start()]
+            language, body = block.groups()
+            if language == "text" and printed is not None and not between.strip():
+                body = printed
+            printed = None
+            if language == "python" and FILE_NAME.match(body):
+                Path(folder, FILE_NAME.match(body)[1]).write_text(body, encoding="utf-8")
+            elif language == "python":
+                Path(folder, "block.py").write_text(body, encoding="utf-8")
+                printed = run([sys.executable, "-W", "error", "block.py"], folder)
+            elif language == "console":
+                body = "".join(f"{line}\n{run_command(line[2:], folder)}" for line in body.splitlines() if line.startswith("$ "))
+            parts += [between, f"```{language}\n{body}```\n"]
+            end = block.end()
+        return "".join(parts) + text[end:]
+
+
+def run_command(command, folder):
+    """What a shell command prints; `minidl` is this checkout's."""
+    return run(["bash", "-c", f'minidl() {{ "{sys.executable}" -m minidl "$@"; }}\n{command}'], folder)
+
+
+def run(command, folder):
+    """stdout and stderr of a process in `folder`, as a page shows them."""
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([folder, str(ROOT)]), "COLUMNS": "110", "NO_COLOR": "1", "PYTHONIOENCODING": "utf-8",
+                        "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=folder, env=env, stdin=subprocess.DEVNULL)
+    lines = [line.rstrip() for line in done.stdout.decode().replace(f"{folder}{os.sep}", "").splitlines()]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def stale():
+    """The documents whose outputs are not what their code prints now."""
+    return [name for name in DOCUMENTS if refreshed((ROOT / name).read_text(encoding="utf-8")) != (ROOT / name).read_text(encoding="utf-8")]
+
+
+def write():
+    """Bring the outputs in every document up to date; the names of those that changed."""
+    changed = []
+    for path in (ROOT / name for name in DOCUMENTS):
+        before = path.read_text(encoding="utf-8")
+        after = refreshed(before)
+        if "Traceback (most recent call last)" in after:
+            sys.exit(f"{path.name}: a block fails, so the page stays as it is.\n{after[after.index('Traceback'):][:3000]}")
+        if after != before:
+            path.write_text(after, encoding="utf-8")
+            changed.append(path.name)
+    return changed
