@@ -63,7 +63,7 @@ def _collect(roots, grads, inputs, create_graph, retain_graph):
 def _roots(call, tensors, gradients):
     """Check the tensors a walk starts from, and make the gradients it starts with: 1 for a scalar."""
     roots = [tensors] if isinstance(tensors, Tensor) else list(tensors)
-    if gradients is None or isinstance(gradients, Tensor):
+    if not isinstance(gradients, (list, tuple)):
         gradients = [gradients] * len(roots)
     result = []
     for root, gradient in zip(roots, gradients, strict=True):
