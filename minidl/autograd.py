@@ -6,7 +6,8 @@ from minidl.core.errors import ArgumentError, GradcheckError, explained
 from minidl.core.gradcheck import check
 from minidl.core.tensor import Tensor
 
-__all__ = ["GradcheckError", "backward", "enable_grad", "grad", "gradcheck", "gradgradcheck", "is_grad_enabled", "no_grad", "set_grad_enabled"]
+__all__ = ["GradcheckError", "backward", "enable_grad", "grad", "gradcheck", "gradgradcheck", "is_grad_enabled", "no_grad",
+           "set_grad_enabled"]
 
 EPS = 1e-6  # PyTorch's step; minidl chooses its own steps unless another one is asked for
 
@@ -30,8 +31,9 @@ def gradgradcheck(func, inputs, grad_outputs=None, *, eps=EPS, atol=1e-5, rtol=1
     inputs = _as_tuple(inputs, "gradgradcheck")
     if grad_outputs is not None:
         grad_outputs = [u.array for u in ([grad_outputs] if isinstance(grad_outputs, Tensor) else grad_outputs)]
-    report = check(func, inputs, 2, start=2, grad_outputs=grad_outputs, strided=gen_non_contig_grad_outputs, atol=atol, rtol=rtol,
-                   step=None if eps == EPS else eps, nondet_tol=nondet_tol, check_undefined_grad=check_undefined_grad, chosen=_requires_grad)
+    report = check(func, inputs, 2, start=2, grad_outputs=grad_outputs, strided=gen_non_contig_grad_outputs,
+                   atol=atol, rtol=rtol, step=None if eps == EPS else eps, nondet_tol=nondet_tol,
+                   check_undefined_grad=check_undefined_grad, chosen=_requires_grad)
     return _answer(report, raise_exception)
 
 

@@ -47,7 +47,7 @@ def diagnose(f, number, order, allowed, u, row, noise):
     wrong = j.wrong()
     if not wrong.any():
         ratio = abs(row.error) / max(row.size, 1e-300)
-        rounding = "something in backward computes in float32" if ratio < 1e-5 else "it is wrong by a little, and only where many small entries add up"
+        rounding = "something in backward computes in float32" if ratio < 1e-5 else "it is wrong by a little, in many small entries"
         return f"{rounding}: the relative error is {ratio:.1e}", ["no entry of the Jacobian is off by much"]
     details = [worst_entry(f, number, j, wrong)]
     details.append(f"{int(wrong.sum())} of {wrong.size} entries of the Jacobian are wrong")

@@ -72,7 +72,7 @@ def weigh(u, outputs):
 def describe(evaluate, arrays, number, flat):
     """Say what happens at one element: the output that changes most there, its slopes on both sides."""
     x = arrays[number]
-    step = float(scale_of(x).flat[flat])
+    step = float(scale_of(x, floor=0).flat[flat])
 
     def at(t):
         moved = x.copy()
@@ -88,13 +88,16 @@ def describe(evaluate, arrays, number, flat):
     nearer = at(SMALL / 64) - middle, at(-SMALL / 64) - middle
     for k in range(middle.size):
         gap = max(abs(nearer[0][k]), abs(nearer[1][k]))
-        if gap > 0.5 * max(abs(right[k] - middle[k]), abs(left[k] - middle[k])) and gap > SMALL / 8 * abs(slope_right[k] * step) and gap > 1e-12:
+        usual = max(0.5 * abs(right[k] - middle[k]), 0.5 * abs(left[k] - middle[k]), SMALL / 8 * abs(slope_right[k] * step), 1e-12)
+        if gap > usual:
             return f"jump, {left[k]:.4g} on the left, {middle[k]:.4g} here, {right[k]:.4g} on the right"
     worst = int(np.argmax(np.abs(slope_right - slope_left)))
     a, b = slope_left[worst], slope_right[worst]
     far = (at(FIRST)[worst] - middle[worst]) / (FIRST * step)
     if max(abs(a), abs(b)) > 50 * abs(far) > 0:
         return f"vertical slope, {a:+.3g} on the left, {b:+.3g} on the right"
+    if abs(a - b) <= 1e-5 * max(abs(a), abs(b)):
+        return "no step gives a trustworthy slope"
     return f"kink, slope {_number(a)} on the left, {_number(b)} on the right"
 
 
@@ -120,8 +123,11 @@ def name_ties(evaluate, arrays, names, skips):
         u = [np.asarray(rng.standard_normal(y.shape)) for y in here]
         size = float(sum(np.sum(np.abs(w * y)) for w, y in zip(u, here, strict=True)))
         step = max(abs(value), 0.1)
-        line = Line(lambda t, u=u, moves=moves, step=step: weigh(u, evaluate([a + t * step * m for a, m in zip(arrays, moves, strict=True)])), size)
-        if line.slope().resolved:
+
+        def phi(t, u=u, moves=moves, step=step):
+            return weigh(u, evaluate([a + t * step * m for a, m in zip(arrays, moves, strict=True)]))
+
+        if Line(phi, size).slope().resolved:
             for number, flat in members:
                 other = next(m for m in members if m != (number, flat))
                 text = skips.reasons[number, flat].replace("kink, ", "")

@@ -56,10 +56,12 @@ class Line:
             if not np.isfinite(fourth).all():
                 fourth = np.zeros(1)
             floor = EPS * self.size
-            self.noise = floor + float(np.median(np.abs(fourth))) / math.sqrt(70)  # sqrt(70): norm of the weights 1 4 6 4 1
-            signs = np.sign(fourth[np.abs(fourth) > 64 * floor])
+            jitter = float(np.median(np.abs(fourth))) / math.sqrt(70)  # sqrt(70): the norm of the weights 1 4 6 4 1
+            if np.count_nonzero(np.diff(np.sign(fourth))) < 2:
+                jitter = 0.0  # noise changes its sign; a cusp does not
+            self.noise = floor + jitter
             across = abs(float(values[-1] - values[0])) / ((NOISE_POINTS - 1) * NOISE_STEP)
-            self.restless = bool(self.noise > 1e-11 * self.size + 1e3 * EPS * across and np.count_nonzero(np.diff(signs)) >= 2)
+            self.restless = bool(jitter > 1e-11 * self.size + 1e3 * EPS * across)
         return self.noise
 
     def slope(self, first=FIRST, halvings=HALVINGS):
@@ -105,14 +107,13 @@ class Line:
         return [(h, abs(self.central(h) - derivative)) for h in (2.0**-k for k in range(1, halvings + 1))]
 
 
-def scale_of(x):
-    """Per element, the size of a step that changes the input by its own order: |x|, but not less than a part of the rms."""
+def scale_of(x, floor=0.05):
+    """Per element, the size of a step that changes the input by its own order: |x|, but not less than floor · rms(x)."""
     magnitude = np.abs(x)
-    rms = float(np.sqrt(np.mean(np.square(magnitude)))) if x.size else 1.0
-    return np.maximum(magnitude, 0.05 * rms if rms > 0 else 1.0)
+    rms = (float(np.sqrt(np.mean(np.square(magnitude)))) if x.size else 0.0) or 1.0
+    return np.where(magnitude == 0, 0.05 * rms, np.maximum(magnitude, floor * rms))
 
 
-def direction(rng, x, allowed=None):
+def direction(rng, x, allowed, floor=0.05):
     """A random direction in the units of scale_of(x); zero where `allowed` is False."""
-    v = np.asarray(rng.standard_normal(x.shape)) * scale_of(x)
-    return v if allowed is None else np.where(allowed, v, 0.0)
+    return np.where(allowed, rng.standard_normal(x.shape) * scale_of(x, floor), 0.0)

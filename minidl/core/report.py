@@ -41,8 +41,10 @@ class Row:
 
     def as_dict(self):
         """For --json."""
-        keys = ("order", "argument", "verdict", "reason", "error", "tolerance", "size", "analytic", "numeric", "step", "probes", "skipped", "guess")
-        return {key: None if isinstance(getattr(self, key), float) and not np.isfinite(getattr(self, key)) else getattr(self, key) for key in keys}
+        keys = ("order", "argument", "verdict", "reason", "error", "tolerance", "size", "analytic", "numeric", "step", "probes",
+                "skipped", "guess", "details")
+        values = {key: getattr(self, key) for key in keys}
+        return {key: None if isinstance(v, float) and not np.isfinite(v) else v for key, v in values.items()}  # JSON has no NaN
 
 
 class Report:
@@ -114,6 +116,7 @@ def failure_lines(row):
         return []
     lines = [f"order {row.order}, {row.argument}: {row.reason}"]
     if row.probes:
-        lines.append(f"    along a random direction: gradient {row.analytic:.10g}, finite differences {row.numeric:.10g} (allowed difference {row.tolerance:.1e})")
+        lines.append(f"    along a random direction: gradient {row.analytic:.10g}, finite differences {row.numeric:.10g}"
+                     f" (allowed difference {row.tolerance:.1e})")
     lines += [f"    {line}" for line in row.details]
     return lines + ([f"    guess: {row.guess}"] if row.guess else [])
