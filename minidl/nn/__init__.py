@@ -1,5 +1,8 @@
-"""Building blocks of networks, under the names of torch.nn; the functions they call are in nn.functional."""
+"""Building blocks of models: Module and Parameter, the layers, their functional forms, and how weights start."""
 
-from minidl.nn import functional
+from minidl.nn import init
+from minidl.nn.containers import *  # noqa: F403
+from minidl.nn.module import Module
+from minidl.nn.parameter import Parameter
 
-__all__ = ["functional"]
+__all__ = ["Module", "Parameter", "init"]
