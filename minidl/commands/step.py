@@ -35,8 +35,8 @@ def record_tiny(seed):
     with step(net) as trace:
         loss = net.loss(x, labels)
         loss.backward()
-    title = [f"TinyNet: two hidden layers and a skip, 8 points of 3 classes. Random weights (seed {seed}), so the loss is about ln 3.",
-             f"{len(trace.forwards)} ops forward, {len(trace.backwards)} steps back. n next, c back to the backward, h help, q quit."]
+    title = [f"TinyNet: two hidden layers and a skip, 8 points of 3 classes. Weights are random (seed {seed}): loss {loss.item():.2f}.",
+             f"{len(trace.forwards)} ops forward, {len(trace.backwards)} steps back.   n next   c back to the backward   h help   q quit"]
     return trace, title, 0
 
 

@@ -3,7 +3,8 @@
 import numpy as np
 
 from minidl.core.tensor import Tensor
-from minidl.ops import cross_entropy, matmul, relu, tanh
+from minidl.ops.elementwise import relu, tanh
+from minidl.ops.loss import cross_entropy
 
 
 class TinyNet:
@@ -12,22 +13,22 @@ class TinyNet:
     def __init__(self, seed=0, hidden=6):
         rng = np.random.default_rng(seed)
 
-        def normal(fan_in, *shape):
-            return Tensor((rng.standard_normal(shape) / np.sqrt(fan_in)).astype("float32"), requires_grad=True)
+        def parameter(scale, *shape):
+            return Tensor((scale * rng.standard_normal(shape)).astype("float32"), requires_grad=True)
 
-        self.w1, self.b1 = normal(2, 2, hidden), normal(2, hidden)
-        self.w2, self.b2 = normal(hidden, hidden, hidden), normal(hidden, hidden)
-        self.w3, self.b3 = normal(hidden, hidden, 3), normal(hidden, 3)
+        self.w1, self.b1 = parameter(2**-0.5, 2, hidden), parameter(0.1, hidden)  # 1 / sqrt(fan in) keeps sizes as they are
+        self.w2, self.b2 = parameter(hidden**-0.5, hidden, hidden), parameter(0.1, hidden)
+        self.w3, self.b3 = parameter(hidden**-0.5, hidden, 3), parameter(0.1, 3)
 
     def named_parameters(self):
         """(name, parameter) of every parameter."""
         return list(vars(self).items())
 
     def __call__(self, x):
-        h = relu(matmul(x, self.w1) + self.b1)     # (N, hidden)
-        bend = tanh(matmul(h, self.w2) + self.b2)
-        s = h + bend                               # the skip: h itself, and what the second layer makes of it
-        return matmul(s, self.w3) + self.b3        # (N, 3)
+        h = relu(x @ self.w1 + self.b1)      # (N, hidden)
+        bend = tanh(h @ self.w2 + self.b2)
+        s = h + bend                         # the skip: two ways from h to s
+        return s @ self.w3 + self.b3         # (N, 3)
 
     def loss(self, x, labels):
         """The mean cross-entropy of a batch."""

@@ -11,7 +11,7 @@ from minidl.stepper.text import byte_size, cells, duration, facts, fit, number, 
 from minidl.stepper.trace import Backward, Forward, Value
 
 COLUMNS = ("_way", "_argument", "tensor", "shape", "min", "max", "μ", "σ", "0%", "nan", "spread", "part")
-SOURCE_LINES = 5  # of a backward, on the screen of a step; `l` shows all
+SOURCE_LINES = 6  # of a backward, on the screen of a step; `l` shows all
 
 
 def host(array):
@@ -48,7 +48,7 @@ def settings_text(forward):
 
 def signature(forward):
     """What goes in and what comes out: (8, 2), (2, 6) → (8, 6)."""
-    before = [shape_text(x.shape) if isinstance(x, Value) else repr(x) for x in forward.inputs if x is not None]
+    before = [shape_text(x.shape) if isinstance(x, Value) else safe(x) for x in forward.inputs if x is not None]
     after = ", ".join(shape_text(y.shape) for y in forward.outputs)
     return f"{', '.join(before)} → {after}" if before else f"→ {after}"
 
@@ -115,7 +115,7 @@ def backward_part(item, width):
         name, code = source.backward_lines(forward.backward_code)
         lines.append(labelled("backward", f"{safe(name)}:{forward.backward_code.co_firstlineno}", "blue"))
         for n, text in code[:SOURCE_LINES]:
-            lines.append([(f"{n:>9}  ", "dim"), (safe(text), "code")])
+            lines += code_lines(n, text, width)
         if len(code) > SOURCE_LINES:
             lines.append(labelled("", f"... {len(code) - SOURCE_LINES} more lines: l", "dim"))
     lines += wrapped("maths", safe(source.gradient_formula(item.op)), width)
@@ -200,11 +200,15 @@ def numbered(label, name, code, current, width):
     """Lines of source with their numbers, and an arrow in front of those that the step ran."""
     lines = [labelled(label, safe(name) if code else f"{safe(name)}: the source is not there", "blue")]
     for n, text in code:
-        indent = " " * (len(text) - len(text.lstrip()) + 8)
-        pieces = textwrap.wrap(safe(text), width - 12, subsequent_indent=indent, drop_whitespace=True) or [""]
-        for k, piece in enumerate(pieces):
-            lines.append([("   → " if current else "     ", "bold"), (f"{n if k == 0 else '':>5}  ", "dim"), (piece, "code")])
+        lines += code_lines(n, text, width, "   → " if current else "     ")
     return lines
+
+
+def code_lines(n, text, width, mark="     "):
+    """A numbered line of source; what does not fit goes on below, indented."""
+    indent = " " * (len(text) - len(text.lstrip()) + 8)
+    pieces = textwrap.wrap(safe(text), max(20, width - 12), subsequent_indent=indent, break_on_hyphens=False) or [""]
+    return [[(mark, "bold"), (f"{n if k == 0 else '':>5} ", "dim"), (piece, "code")] for k, piece in enumerate(pieces)]
 
 
 def tensor_lines(name, array, width):

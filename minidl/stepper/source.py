@@ -6,7 +6,7 @@ import os
 import textwrap
 from pathlib import Path
 
-from minidl.core.op import resolve
+from minidl.core.site import resolve
 
 PACKAGE = Path(__file__).resolve().parents[1]
 

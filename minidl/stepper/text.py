@@ -52,7 +52,7 @@ def fit(line, width):
 
 
 def number(value):
-    """Three digits, in at most eight characters: 0.0312, -3.12e-5, 1.5e4."""
+    """Three digits: 0.0312, -3.12e-5, 1.5e4."""
     text = f"{value:.3g}"
     if "e" in text:
         mantissa, exponent = text.split("e")
