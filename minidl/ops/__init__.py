@@ -5,12 +5,14 @@ from minidl.ops.compare import *  # noqa: F403
 from minidl.ops.conv import *  # noqa: F403
 from minidl.ops.conv_transpose import *  # noqa: F403
 from minidl.ops.elementwise import *  # noqa: F403
-from minidl.ops.index import *  # noqa: F403
-from minidl.ops.matmul import *  # noqa: F403
 from minidl.ops.functions import *  # noqa: F403
+from minidl.ops.index import *  # noqa: F403
+from minidl.ops.loss import *  # noqa: F403
+from minidl.ops.matmul import *  # noqa: F403
 from minidl.ops.reduce import *  # noqa: F403
 from minidl.ops.select import *  # noqa: F403
 from minidl.ops.shape import *  # noqa: F403
+from minidl.ops.softmax import *  # noqa: F403
 from minidl.ops.unfold import *  # noqa: F403
 
 __all__ = sorted(name for name, value in globals().items() if callable(value))

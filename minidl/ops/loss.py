@@ -1,0 +1,163 @@
+"""Losses: how far a prediction is from the truth, as one number to walk back from."""
+
+import numpy as np
+
+from minidl import backend
+from minidl.backend.layout import stored
+from minidl.core.device import array_module
+from minidl.core.dtypes import is_floating
+from minidl.core.errors import ArgumentError, DTypeError, RangeError, ShapeError, explained
+from minidl.core.examples import integers, normal, positive
+from minidl.core.op import as_array, example, needs_grad, op
+from minidl.core.tensor import Tensor
+from minidl.ops.broadcast import floating, operands, same_device
+from minidl.ops.softmax import log_softmax, softmax
+
+
+def reduce_rows(call, rows, reduction, divisor):
+    """The rows of a loss as the caller wants them: their mean, their sum, or all of them."""
+    if reduction not in ("mean", "sum", "none"):
+        raise explained(ArgumentError, call, f"{reduction!r} is not a reduction.", ["reductions: 'mean', 'sum', 'none'"],
+                        "Check the spelling.")
+    if reduction == "none":
+        return stored(rows)
+    with np.errstate(all="ignore"):  # the mean of no rows is NaN, as in PyTorch
+        return as_array(rows.sum() if reduction == "sum" else rows.sum() / rows.dtype.type(divisor))
+
+
+@op("x target", tex=r"L = \frac{1}{n} \sum_k (x_k - t_k)^2",
+    examples=[example(normal(2, 3), normal(2, 3)), example(normal(2, 3), normal(2, 3), reduction="sum"),
+              example(normal(2, 3, 2, 2), normal(2, 3, 2, 2), reduction="none")])
+def mse_loss(x, target, reduction="mean"):
+    """The mean squared error: y = Σ (x − target)² / n; "sum" does not divide, "none" keeps every square.
+
+    Shapes:    x and target the same -> y (), or their shape with "none".
+    Backward:  grad_x = grad_y · 2 (x − target) / n, grad_target = −grad_x.
+    """
+    if x.shape != target.shape:
+        raise explained(ShapeError, "mse_loss", "x and target must have one shape.", [f"x: {x.shape}", f"target: {target.shape}"],
+                        "Broadcasting them is nearly always a mistake. Did you mean target.unsqueeze(1), or x.squeeze(1)?")
+    a, b = operands("mse_loss", x, target, division=True)
+    n = a.size if reduction == "mean" else 1
+    rows = as_array(a - b)
+    y = reduce_rows("mse_loss", np.multiply(rows, rows, out=rows), reduction, n)
+    need_x, need_target = needs_grad(x, target)
+
+    def backward(grad_y):
+        grad_x = grad_y * ((x - target) * (2 / n if n else np.nan))
+        return grad_x if need_x else None, -grad_x if need_target else None
+
+    return y, backward
+
+
+@op("x target weight", tex=r"L = -\frac{1}{\sum_n w_{t_n}} \sum_n w_{t_n} \ln \frac{e^{x_{n,t_n}}}{\sum_c e^{x_{nc}}}",
+    examples=[example(normal(4, 3), integers(0, 3, 4)),
+              example(normal(4, 3), integers(0, 3, 4), positive(3), ignore_index=1, label_smoothing=0.1),
+              example(normal(2, 3, 2, 2), integers(0, 3, 2, 2, 2), reduction="none"), example(normal(3), integers(0, 3), reduction="sum"),
+              example(normal(2, 3), positive(2, 3), positive(3), label_smoothing=0.2)])
+def cross_entropy(x, target, weight=None, ignore_index=-100, reduction="mean", label_smoothing=0.0):
+    """How surprised a model with the class scores x is by the truth: y = −Σ_c q_c · log softmax(x)_c for every row.
+
+    q is 1 at the labelled class; label smoothing s makes it (1 − s) there and adds s/C everywhere; weight[c] multiplies
+    class c. A target of floats is q itself. The mean divides by the summed weight of the labels (of q: by the rows).
+
+    Shapes:    x (N, C) or (N, C, ...) or (C), target as x without C (or as x, for q), weight (C) -> y (), or (N, ...) with "none".
+    Backward:  grad_x = grad_y · (softmax(x) · Σ_c q_c − q) / n: what the model believes minus what is true.
+               grad_q = −grad_y · log softmax(x) / n.
+    """
+    axis, soft = check_cross_entropy(x, target, weight, ignore_index)
+    array = floating(x)
+    C, w, labels = array.shape[axis], class_weights(weight, array, axis), target.array
+    logs = backend.run("log_softmax", array, dim=axis)
+    if soft:
+        q = soft_truth(Tensor(labels), w, label_smoothing, C).array.astype(array.dtype, copy=False)
+        divisor = labels.size // C if C else 0
+    else:
+        q, divisor = hard_truth(labels, w, label_smoothing, C, axis, ignore_index, array)
+    terms = q * array_module(array).where(q != 0, logs, 0)  # an impossible class that is not the label counts 0, not 0 · −∞
+    y = reduce_rows("cross_entropy", -terms.sum(axis), reduction, divisor)
+    need_x, need_target = needs_grad(x, target)
+    scale = 1.0 if reduction != "mean" else 1 / divisor if divisor else np.nan
+    target_saved = target if soft and need_x else None
+
+    def backward(grad_y):
+        grad_rows = (grad_y.unsqueeze(axis) if reduction == "none" else grad_y) * scale
+        grad_x = grad_target = None
+        if need_x:
+            q = soft_truth(target_saved, w, label_smoothing, C) if soft else Tensor(
+                hard_truth(labels, w, label_smoothing, C, axis, ignore_index, array)[0])
+            grad_x = grad_rows * (softmax(x, axis) * q.sum(axis, True) - q)
+        if need_target:
+            grad_q = -(grad_rows * log_softmax(x, axis))
+            grad_target = (grad_q if w is None else grad_q * Tensor(w)) * (1 - label_smoothing)
+        return grad_x, grad_target, None
+
+    return y, backward
+
+
+def class_weights(weight, array, axis):
+    """The weights as an array that broadcasts along the class axis, or None."""
+    if weight is None:
+        return None
+    return weight.array.astype(array.dtype).reshape([-1 if k == axis else 1 for k in range(array.ndim)])
+
+
+def soft_truth(target, w, s, C):
+    """q of a target that holds shares: smoothed, then weighted. A Tensor, because the target may want a gradient."""
+    q = target * (1 - s) + s / C if s else target
+    return q if w is None else q * Tensor(w)
+
+
+def hard_truth(labels, w, s, C, axis, ignore_index, like):
+    """q of class labels, 0 in ignored rows; and what the mean divides by: the summed weights of the labels that count."""
+    xp = array_module(like)
+    classes = xp.arange(C).reshape([-1 if k == axis else 1 for k in range(like.ndim)])                  # (C, 1, ...)
+    is_label = xp.expand_dims(labels, axis) == classes                                                  # (N, C, ...)
+    weight_of_label = is_label if w is None else is_label * w
+    counts = xp.expand_dims(labels != ignore_index, axis)                                               # (N, 1, ...)
+    q = is_label * like.dtype.type(1 - s) + like.dtype.type(s / C)
+    q = (q if w is None else q * w) * counts
+    return q, float((weight_of_label * counts).sum(dtype=np.float64))
+
+
+def check_cross_entropy(x, target, weight, ignore_index):
+    """The class axis, and whether the target holds shares of every class; or the error that names what is wrong."""
+    tensors = [t for t in (x, target, weight) if t is not None]
+    same_device("cross_entropy", *tensors)
+    axis = 1 if x.ndim > 1 else 0
+    shapes = [f"x: {x.shape}, {x.dtype}", f"target: {target.shape}, {target.dtype}"]
+    if not x.ndim:
+        raise explained(ShapeError, "cross_entropy", "x needs an axis of class scores.", shapes, "Rows of scores have the shape (N, C).")
+    C, soft = x.shape[axis], is_floating(target.dtype)
+    rows = x.shape[:axis] + x.shape[axis + 1:]
+    if soft and target.shape != x.shape:
+        raise explained(DTypeError, "cross_entropy", "class labels are whole numbers.", shapes,
+                        f"Convert them: target.long(). A target of floats holds a share for every class, shape {x.shape}.")
+    if not soft and target.shape != rows:
+        raise explained(ShapeError, "cross_entropy", "the target has one label per row of scores.", [*shapes, f"expected target: {rows}"],
+                        "Did you mean target.argmax(1) (one-hot labels)?" if target.shape == x.shape else
+                        "x is (N, C) or (N, C, d1, ...), target (N) or (N, d1, ...).")
+    if weight is not None and (weight.shape != (C,) or weight.requires_grad):
+        raise explained(ShapeError, "cross_entropy", "weight has one constant per class.",
+                        [f"weight: {weight.shape}, requires_grad={weight.requires_grad}", *shapes],
+                        f"Pass a tensor of shape ({C},) that does not require grad.")
+    if not soft:
+        check_labels(target.array, C, ignore_index)
+    return axis, soft
+
+
+def check_labels(labels, C, ignore_index):
+    """Every label must be a class or ignore_index; the error names the first one that is not."""
+    if not labels.size or labels.min() >= 0 and labels.max() < C:
+        return
+    wrong = ((labels < 0) | (labels >= C)) & (labels != ignore_index)
+    if wrong.any():
+        first = tuple(int(k[0]) for k in wrong.nonzero()) if wrong.ndim else ()
+        raise explained(RangeError, "cross_entropy", f"a label must lie between 0 and C − 1 = {C - 1}.",
+                        [f"target[{', '.join(map(str, first))}] = {int(labels[first])}", f"classes: C = {C}",
+                         f"ignore_index: {ignore_index}"],
+                        "Do the labels start at 1? Then pass target - 1." if int(labels[first]) == C else
+                        "Check the labels, or the number of classes.")
+
+
+__all__ = ["cross_entropy", "mse_loss"]
