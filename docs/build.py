@@ -109,7 +109,7 @@ def gradients(outputs, named):
     if not roots:
         return ["No gradient: the result is a step function or holds no floating point numbers."]
     rng = np.random.default_rng(1)
-    given = {name: Tensor(rng.integers(-2, 3, out.shape).astype(np.float64)) for name, out in roots.items()}
+    given = {name: Tensor(rng.choice([-2.0, -1.0, 1.0, 2.0], out.shape) if out.ndim else np.asarray(1.0)) for name, out in roots.items()}
     wanted = {name: x for name, x in named.items() if x.requires_grad}
     found = grad(list(roots.values()), list(wanted.values()), list(given.values()), allow_unused=True)
     lines = [f"grad_{name} = {values(f'grad_{name}', given_y)}" for name, given_y in given.items()]
@@ -133,7 +133,7 @@ def implementations(op):
     """The implementations that backend.run() chooses from, and when each is taken."""
     listed = backend.IMPLEMENTATIONS.get(op.name)
     if not listed:
-        return "One: the source above, on NumPy and CuPy arrays alike."
+        return "One: the source above, for NumPy and CuPy arrays alike."
     rows = [f"| {number} | `{i.name}` | {first_line(i.function)} | {first_line(i.accepts) if i.accepts else 'always'} |"
             for number, i in enumerate(listed, 1)]
     return "\n".join(["The first in this order that accepts the call is taken; `minidl.explain` prints the decision.", "",

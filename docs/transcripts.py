@@ -3,6 +3,7 @@
 A ```python block is run, and the ```text block right after it holds its output; one that opens with a comment like
 `# my_op.py` is saved under that name instead. In a ```console block every `$ command` line is run and the lines below
 it are its output. ```sh blocks are for commands that are not run here. A test compares, `make docs` rewrites.
+Two outputs are the same if they differ only in durations and in numbers below 1e-5: those are rounding errors.
 """
 
 import os
@@ -15,18 +16,27 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = ("README.md", "CONTRIBUTING.md")
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```\n", re.MULTILINE | re.DOTALL)
+TIME = re.compile(r"\b[\d.]+ ?(?:s|ms|µs)\b")
+ROUNDING = re.compile(r" *-?\b[\d.]+e-(?:0[5-9]|[5-9]|[1-9]\d)\b")
 FILE_NAME = re.compile(r"# (\w+\.py)\b")
 
 
+def same(old, new):
+    """Do two outputs say the same, but for times and rounding errors?"""
+    def plain(text):
+        return ROUNDING.sub(" 0", TIME.sub("0 s", text))
+    return plain(old) == plain(new)
+
+
 def refreshed(text):
-    """The page with the outputs that its code and commands have now."""
+    """The page with the outputs that its code and commands have now; what is the same stays as it is."""
     with tempfile.TemporaryDirectory() as folder:
         parts, end, printed = [], 0, None
         for block in BLOCK.finditer(text):
             between = text[end:block.start()]
             language, body = block.groups()
             if language == "text" and printed is not None and not between.strip():
-                body = printed
+                body = body if same(body, printed) else printed
             printed = None
             if language == "python" and FILE_NAME.match(body):
                 Path(folder, FILE_NAME.match(body)[1]).write_text(body, encoding="utf-8")
@@ -34,7 +44,8 @@ def refreshed(text):
                 Path(folder, "block.py").write_text(body, encoding="utf-8")
                 printed = run([sys.executable, "-W", "error", "block.py"], folder)
             elif language == "console":
-                body = "".join(f"{line}\n{run_command(line[2:], folder)}" for line in body.splitlines() if line.startswith("$ "))
+                new = "".join(f"{line}\n{run_command(line[2:], folder)}" for line in body.splitlines() if line.startswith("$ "))
+                body = body if same(body, new) else new
             parts += [between, f"```{language}\n{body}```\n"]
             end = block.end()
         return "".join(parts) + text[end:]

@@ -101,3 +101,10 @@ def test_a_broken_link_is_noticed():
 def test_a_changed_output_is_noticed():
     page = "```python\nprint(1 + 1)\n```\n```text\n3\n```\n\n```console\n$ echo hello\nbye\n```\n"
     assert transcripts.refreshed(page) == page.replace("3\n", "2\n").replace("bye", "hello")
+
+
+def test_times_and_rounding_errors_do_not_make_a_transcript_stale():
+    old = "took 79 µs  error 9.48e-15, ran in 1.2 s   mean 1.4e-10 0.094"
+    assert transcripts.same(old, "took 8.25 ms  error 1.2e-16, ran in 13 s  mean -3e-09 0.094")
+    assert not transcripts.same(old, old.replace("0.094", "0.095"))
+    assert not transcripts.same(old, old.replace("9.48e-15", "9.48e-3"))
