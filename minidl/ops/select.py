@@ -6,7 +6,7 @@ from minidl.backend.layout import elementwise, empty
 from minidl.core.device import array_module
 from minidl.core.errors import ArgumentError, DTypeError, describe, explained
 from minidl.core.examples import booleans, distinct, nonzero, normal
-from minidl.core.op import example, needs_grad, op
+from minidl.core.op import as_array, example, needs_grad, op
 from minidl.core.tensor import Tensor
 from minidl.ops.broadcast import broadcast_shape, operands, same_device, sum_to
 
@@ -102,7 +102,7 @@ def clamp(x, min=None, max=None):
         raise explained(ArgumentError, "clamp", "min or max must be given.", ["both are None"], "Pass min=, max= or both.")
     lower, upper = (None if bound is None else bound_of(x, bound) for bound in (min, max))
     y = x.array if lower is None else elementwise(np.maximum, *operands("clamp", x, lower))
-    y = y if upper is None else elementwise(np.minimum, *operands("clamp", Tensor(y), upper))
+    y = y if upper is None else elementwise(np.minimum, *operands("clamp", Tensor(as_array(y)), upper))
 
     def backward(grad_y):
         inside = x >= lower if upper is None else x <= upper if lower is None else (x >= lower) & (x <= upper)
