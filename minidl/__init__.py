@@ -25,7 +25,7 @@ half, float, double, short, int, long = float16, float32, float64, int16, int32,
 
 SUBMODULES = ("autograd", "backend", "bench", "core", "cuda", "data", "lessons", "models", "nn", "ops", "optim", "planted",
               "stepper", "train")
-ELSEWHERE = {"check": "minidl.core.gradcheck", "detect_anomaly": "minidl.core.anomaly"}  # public names whose files are imported when first used
+ELSEWHERE = {"check": "minidl.core.gradcheck", "detect_anomaly": "minidl.core.anomaly", "debug": "minidl.core.debug", "profile": "minidl.core.profile"}  # files imported when first used
 
 
 def __getattr__(name):

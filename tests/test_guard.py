@@ -86,3 +86,86 @@ def test_dropped_memory_leaves_no_stamp_behind():
     for _ in range(100):
         constant(1, 2, 3).fill_(0)
     assert len(guard._writes) <= before + 1
+
+
+# --- debug(): locks, fingerprints, creep, conversions ---------------------------------------------------------------
+
+def test_a_raw_write_fails_at_the_users_line():
+    x, data = leaf(1, 2, 3), constant(4, 5, 6)
+    with minidl.debug():
+        y = x * data
+        with pytest.raises(ValueError, match="read-only"):
+            data.array[0] = 5
+        y.backward(START)
+        data.array[0] = 5          # its backward has run
+    with minidl.debug():
+        y = x * data
+        del y
+        data.array[0] = 6          # its graph is gone
+        kept = x * data
+    data.array[0] = 7              # the mode is over
+    assert kept.requires_grad
+
+
+def test_a_channels_last_view_is_locked_too():
+    image = minidl.zeros(2, 3, 4, 5)
+    with minidl.debug():
+        y = minidl.ones(2, 3, 4, 5, requires_grad=True) * image
+        with pytest.raises(ValueError, match="read-only"):
+            image.array[0, 0, 0, 0] = 5
+        assert y.requires_grad
+
+
+def test_an_older_view_is_caught_by_its_fingerprint():
+    x, data = leaf(1, 2, 3), constant(4, 5, 6)
+    view = data.array[:]
+    with minidl.debug():
+        y = x * data
+        view[0] = 9
+        with pytest.raises(GraphError, match="behind minidl's back"):
+            y.backward(START)
+
+
+def test_minidls_own_writes_lift_the_lock_and_are_noticed():
+    x, data = leaf(1, 2, 3), constant(4, 5, 6)
+    with minidl.debug():
+        y = x * data
+        data.fill_(0)
+        with pytest.raises(GraphError, match="by fill_"):
+            y.backward(START)
+
+
+def test_two_nodes_share_a_lock():
+    x, data = leaf(1, 2, 3), constant(4, 5, 6)
+    with minidl.debug():
+        y, z = x * data, x * data
+        y.backward(START)
+        with pytest.raises(ValueError, match="read-only"):
+            data.array[0] = 5
+        z.backward(START)
+        data.array[0] = 5
+
+
+def test_float64_creep_is_listed_with_its_line():
+    from minidl.core import op as registry
+    from minidl.core.op import op
+    try:
+        @op("x", name="creeping")
+        def creeping(x):
+            return x.array * np.float64(2), lambda grad_y: grad_y * 2
+
+        with minidl.debug() as d:
+            creeping(minidl.ones(3)) * 1.0
+            minidl.ones(3).double() * 1.0      # asked for
+    finally:
+        registry.OPS.pop("creeping", None)
+    assert [op for op, _ in d.creeps] == ["creeping"]
+    assert "test_guard.py" in d.creeps[0][1] and "creeping at" in str(d)
+
+
+def test_replacing_data_counts_as_a_write():
+    x, data = leaf(1, 2, 3), constant(4, 5, 6)
+    y = x * data
+    data.data = constant(0, 0, 0)
+    with pytest.raises(GraphError, match="x.data = ..."):
+        y.backward(START)

@@ -5,6 +5,7 @@ An implementation is named after its backend, or backend/idea: "generic", "cpu/w
 that accepts the call; explain() prints that decision.
 """
 
+from minidl.backend.counters import COUNTS
 from minidl.core.config import STATE
 from minidl.core.device import on_cpu
 from minidl.core.errors import BackendError, explained
@@ -47,8 +48,10 @@ def implements(op, name, accepts=None):
 def run(op, *arrays, **how):
     """Compute an op on raw arrays with the first implementation that accepts them, or with the one use_backend() forces."""
     for implementation in _candidates(op):
-        if not implementation.refusal(arrays, how):
+        refusal = implementation.refusal(arrays, how)
+        if not refusal:
             return implementation.function(*arrays, **how)
+        COUNTS[f"{op}: {implementation.name} refused: {refusal}"] += 1
     raise explained(
         BackendError, op, f"no implementation{' named ' + STATE.backend if STATE.backend else ''} can do this call.",
         [f"{name}: {reason}" for name, reason in _refusals(op, arrays, how)] or [f"{op} has: {', '.join(names(op))}"],

@@ -5,6 +5,7 @@ normalisation reads each row once. NumPy forgets the order for mixed operands an
 makes a 4-D result allocates it here and fills it with out=.
 """
 
+from minidl.backend.counters import COUNTS
 from minidl.core.device import array_module
 from minidl.core.errors import no_broadcast
 
@@ -29,6 +30,7 @@ def stored(array):
     """The same values in storage order; a copy only where it must be."""
     if is_stored_right(array):
         return array
+    COUNTS["layout conversion"] += 1
     result = empty(array.shape, array.dtype, array)
     result[...] = array
     return result

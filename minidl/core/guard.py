@@ -8,15 +8,22 @@ The stamp belongs to the array that owns the memory, so a write through any view
 (x.array[0] = 5) are caught in debug(), which locks saved arrays and compares fingerprints.
 """
 
+import contextlib
 import itertools
 import weakref
+import zlib
 
+import numpy as np
+
+from minidl.core.device import CPU, move
 from minidl.core.errors import GraphError, explained
 from minidl.core.site import call_site, resolve
 
 CLOCK = itertools.count(1)  # ages of nodes and times of writes, on one scale
 _writes = {}                # id of the owner of the memory -> Write
 _newest = 0                 # the time of the newest write
+FINGERPRINTS = weakref.WeakKeyDictionary()  # node -> [(saved array, its checksum)], filled by debug()
+_locks = {}                 # id of a locked array -> [array, how many nodes need it as it is]
 
 
 class Write:
@@ -50,8 +57,8 @@ def written(array, call):
 
 
 def written_since(age):
-    """Has minidl written anything since a node of this age was made?"""
-    return _newest > age
+    """Has minidl written anything since a node of this age was made? (In debug(): something else may have.)"""
+    return _newest > age or _locks
 
 
 def check_saved(node):
@@ -64,6 +71,51 @@ def check_saved(node):
                 ["saved:   version {} by {} ({}:{}), shape {}".format(node.age, node.op.name, *resolve(node.site), array.shape),
                  "written: version {} by {} ({}:{})".format(write.time, write.call, *resolve(write.site))],
                 "Write after backward(), or write into a clone(): x.clone().copy_(...).")
+    for array, before in FINGERPRINTS.get(node, ()):
+        if fingerprint(array) != before:
+            raise explained(
+                GraphError, f"{node.op.name}.backward", "a value it saved was overwritten before its backward ran.",
+                ["saved: by {} ({}:{}), shape {}".format(node.op.name, *resolve(node.site), array.shape),
+                 "written: behind minidl's back, through a view that is older than the save, or on a GPU"],
+                "Write after backward(), or write into a copy.")
+
+
+def fingerprint(array):
+    """A checksum of the values."""
+    array = np.ascontiguousarray(move(array, CPU))
+    return zlib.crc32(array.view(np.uint8).reshape(-1)) if array.size else 0
+
+
+def lock(array):
+    """Make a saved NumPy array, and the one that owns its memory, read-only until every node that saved it has let go."""
+    for one in (array, owner_of(array)) if owner_of(array) is not array else (array,):
+        if isinstance(one, np.ndarray) and (one.flags.writeable or id(one) in _locks):
+            _locks.setdefault(id(one), [one, 0])[1] += 1
+            one.flags.writeable = False
+
+
+def unlock(array):
+    """One node less needs this array as it is."""
+    for one in (owner_of(array), array) if owner_of(array) is not array else (array,):
+        entry = _locks.get(id(one))
+        if entry is not None:
+            entry[1] -= 1
+            if not entry[1]:
+                del _locks[id(one)]
+                one.flags.writeable = True
+
+
+@contextlib.contextmanager
+def lifted(array):
+    """Let minidl itself write into an array that debug() has locked: the stamp will tell."""
+    locked = [one for one in (owner_of(array), array) if id(one) in _locks]
+    for one in locked:
+        one.flags.writeable = True
+    try:
+        yield
+    finally:
+        for one in locked:
+            one.flags.writeable = False
 
 
 def saved_arrays(node):

@@ -13,7 +13,7 @@ from minidl.core.device import CPU, Device, device_of, move, on_cpu
 from minidl.core.dtypes import DTYPES, as_dtype, category, is_floating
 from minidl.core.errors import DTypeError, GraphError, explained
 from minidl.core.graph import Cell
-from minidl.core.guard import written
+from minidl.core.guard import lifted, written
 
 
 class Tensor:
@@ -139,6 +139,7 @@ class Tensor:
     @data.setter
     def data(self, value):
         self.array = value.array
+        written(self.array, "x.data = ...")
 
     def requires_grad_(self, requires_grad=True):
         """Say whether gradients are wanted for this leaf; returns the tensor."""
@@ -201,7 +202,8 @@ class Tensor:
         if isinstance(value, Tensor):
             value = move(value.array, self.device)
         place, index = (self.array, index) if index is ... else ops.raw_index(self, index)
-        place[index] = value
+        with lifted(self.array):
+            place[index] = value
         written(self.array, call)
         return self
 
@@ -264,7 +266,10 @@ class Tensor:
     def reshape_as(self, other): return ops.reshape(self, other.shape)
     def split(self, size, dim=0): return ops.split(self, size, dim)
     def chunk(self, chunks, dim=0): return ops.chunk(self, chunks, dim)
+    def unbind(self, dim=0): return ops.unbind(self, dim)
     def max(self, *args, **settings): return ops.max(self, *args, **settings)
+    def min(self, *args, **settings): return ops.min(self, *args, **settings)
+    def std(self, *args, **settings): return ops.std(self, *args, **settings)
     def clone(self, **_): return ops.clone(self)
     T = property(lambda self: ops.permute(self, tuple(range(self.ndim))[::-1]), doc="All axes in reverse order.")
     mT = property(lambda self: ops.transpose(self, -2, -1), doc="The last two axes swapped.")  # noqa: N815 - PyTorch's name
