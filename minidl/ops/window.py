@@ -3,7 +3,7 @@
 import functools
 
 from minidl.backend.window import positions
-from minidl.core.errors import ArgumentError, DTypeError, ShapeError, describe, explained
+from minidl.core.errors import ArgumentError, DTypeError, ShapeError, describe, explained, match_shapes
 
 AXES = ("height", "H"), ("width", "W")
 
@@ -61,6 +61,52 @@ def arithmetic(axis, length, kernel, stride, padding, dilation, size, ceil_mode=
     extra = f" + {stride[axis] - 1}" if ceil_mode else ""
     return (f"O{letter} = ({length} + {pads} − {dilation[axis]}·({kernel[axis]} − 1) − 1{extra}) // {stride[axis]} + 1 = {size[axis]}"
             f"   with {letter} = {length}, K{letter} = {kernel[axis]}")
+
+
+def pool_window(call, x, kernel_size, stride, padding, dilation, ceil_mode):
+    """The settings of a pooling as backends take them, with the output's size, for an image or its shape."""
+    x_shape = tuple(getattr(x, "shape", x))
+    if len(x_shape) != 4:
+        match_shapes(call, x=(x, "N C H W"))  # raises
+    kernel = pair(call, "kernel_size", kernel_size, 1)
+    stride = kernel if stride is None or stride in ([], ()) else pair(call, "stride", stride, 1)
+    padding, dilation = pair(call, "padding", padding, 0), pair(call, "dilation", dilation, 1)
+    if any(2 * pad > k for pad, k in zip(padding, kernel, strict=True)):
+        raise explained(ArgumentError, call, "padding must be at most half of the kernel: else a window could lie in the padding alone.",
+                        [f"padding: {padding}", f"kernel_size: {kernel}"], f"Use padding={min(kernel) // 2} or less.")
+    size = tuple(_pool_positions(*axis, ceil_mode) for axis in zip(x_shape[2:], kernel, stride, padding, dilation, strict=True))
+    if min(x_shape[2:]) < 1:
+        raise explained(ShapeError, call, "an image without pixels cannot be pooled.", [f"x: {x_shape}"], "Only the batch may be empty.")
+    if min(size) < 1:
+        axis = 0 if size[0] < 1 else 1
+        raise explained(ShapeError, call, "the kernel is larger than the padded image.",
+                        [arithmetic(axis, x_shape[2 + axis], kernel, stride, [(pad, pad) for pad in padding], dilation, size, ceil_mode),
+                         f"shapes: x {x_shape}, kernel {kernel}"],
+                        "Use a smaller kernel, or a larger image.")
+    if dilation != (1, 1):
+        _refuse_blind_windows(call, x_shape[2:], size, kernel, stride, padding, dilation)
+    return {"kernel": kernel, "stride": stride, "padding": padding, "dilation": dilation, "size": size}
+
+
+def _pool_positions(size, kernel, stride, pad, dilation, ceil_mode):
+    """How many windows an axis has. Rounding up may add one, unless it would start in the padding on the far side."""
+    if not ceil_mode:
+        return positions(size, kernel, stride, (pad, pad), dilation)
+    count = positions(size, kernel, stride, (pad, pad + stride - 1), dilation)
+    return count - 1 if (count - 1) * stride >= size + pad else count
+
+
+def _refuse_blind_windows(call, image, size, kernel, stride, padding, dilation):
+    """A dilated window can step over a small image: then there is no pixel to choose."""
+    for axis, (name, letter) in enumerate(AXES):
+        for p in range(size[axis]):
+            first = p * stride[axis] - padding[axis]
+            if not any(0 <= first + i * dilation[axis] < image[axis] for i in range(kernel[axis])):
+                raise explained(ShapeError, call, "a window has no cell in the image.",
+                                [f"{name}: {letter} = {image[axis]}, window {p} looks at "
+                                 + ", ".join(str(first + i * dilation[axis]) for i in range(kernel[axis])),
+                                 f"kernel {kernel}, padding {padding}, dilation {dilation}"],
+                                "Use less padding or a smaller dilation.")
 
 
 def check_groups(call, groups, **channels):
