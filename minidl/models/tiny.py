@@ -3,7 +3,7 @@
 import numpy as np
 
 from minidl.core.tensor import Tensor
-from minidl.ops.elementwise import relu, tanh
+from minidl.ops import relu, tanh
 from minidl.ops.loss import cross_entropy
 
 

@@ -9,6 +9,7 @@ from minidl.ops.functions import *  # noqa: F403
 from minidl.ops.index import *  # noqa: F403
 from minidl.ops.loss import *  # noqa: F403
 from minidl.ops.matmul import *  # noqa: F403
+from minidl.ops.nonlinear import *  # noqa: F403
 from minidl.ops.pool import *  # noqa: F403
 from minidl.ops.reduce import *  # noqa: F403
 from minidl.ops.select import *  # noqa: F403

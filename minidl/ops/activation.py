@@ -17,8 +17,9 @@ from minidl.core.examples import nonzero, normal, positive
 from minidl.core.op import as_array, example, needs_grad, op
 from minidl.ops.axes import one_axis
 from minidl.ops.broadcast import same_device, sum_to
-from minidl.ops.elementwise import exp, sigmoid, tanh
+from minidl.ops.elementwise import exp
 from minidl.ops.functions import erf
+from minidl.ops.nonlinear import sigmoid, tanh
 from minidl.ops.select import clamp, where
 from minidl.ops.shape import narrow
 from minidl.ops.softmax import softmax

@@ -7,7 +7,7 @@ from minidl.core.device import array_module, move
 from minidl.core.dtypes import is_floating
 from minidl.core.errors import ArgumentError, DTypeError, explained
 from minidl.core.examples import nonzero, normal, positive
-from minidl.core.op import example, needs_grad, op
+from minidl.core.op import as_array, example, needs_grad, op
 from minidl.core.tensor import Tensor
 from minidl.ops.broadcast import floating, operands, sum_to
 from minidl.ops.select import where
@@ -43,7 +43,7 @@ def scaled(call, other, alpha):
     if isinstance(alpha, float) and not is_floating(other.dtype):
         raise explained(DTypeError, call, "alpha must be a whole number for integers.", [f"alpha: {alpha}", f"other: {other.dtype}"],
                         "Convert the tensor to floats first.")
-    return Tensor(other.array * alpha)
+    return Tensor(as_array(other.array * alpha))
 
 
 @op("x other", examples=[*PAIRS, example(normal(2, 3), normal(3), alpha=0.5)], tex=r"y = x + \alpha\, o", method=True)
@@ -298,50 +298,6 @@ def sqrt(x):
     return quietly(np.sqrt, floating(x)), backward
 
 
-@op("x", examples=[example(normal(2, 3)), example(normal(3, 1, 2, 2))], tex=r"y = \tanh x", uses_output=True, method=True)
-def tanh(x):
-    """Hyperbolic tangent: y = (eˣ − e⁻ˣ) / (eˣ + e⁻ˣ), between −1 and 1.
-
-    Shapes:    x -> y, the same.
-    Backward:  tanh' = 1 − tanh², so the output is all it needs: grad_x = grad_y · (1 − y²).
-    """
-    def backward(grad_y, y):
-        return grad_y * (1 - y * y)
-
-    return elementwise(np.tanh, floating(x)), backward
-
-
-@op("x", examples=[example(normal(2, 3)), example(normal(3, 1, 2, 2))], tex=r"y = \frac{1}{1 + e^{-x}}", uses_output=True, method=True)
-def sigmoid(x):
-    """The logistic function: y = 1 / (1 + e⁻ˣ), between 0 and 1.
-
-    Shapes:    x -> y, the same.
-    Backward:  σ' = σ (1 − σ), so the output is all it needs: grad_x = grad_y · y · (1 − y).
-    """
-    y = quietly(np.exp, elementwise(np.negative, floating(x)))
-    y = quietly(np.reciprocal, y + 1)  # e⁻ˣ overflows to inf for very negative x, and 1 / inf = 0 is right
-
-    def backward(grad_y, y):
-        return grad_y * y * (1 - y)
-
-    return y, backward
-
-
-@op("x", examples=[example(nonzero(2, 3)), example(nonzero(3, 1, 2, 2))], tex=r"y = \max(x, 0)", uses_output=True, method=True)
-def relu(x):
-    """Rectify: y = x where x > 0, else 0.
-
-    Shapes:    x -> y, the same.
-    Backward:  grad_x = grad_y where y > 0, else 0 (also at x = 0).
-    """
-    refuse_bool("relu", x.array)
-
-    def backward(grad_y, y):
-        return where(y > 0, grad_y, 0)
-
-    return elementwise(np.maximum, x.array, x.array.dtype.type(0)), backward
-
-
 @op("x", examples=[example(normal(2, 3)), example(normal(2, 3, 2, 2))], tex=r"y = x")
 def clone(x):
     """Copy: y = x, in memory of its own.
@@ -375,5 +331,4 @@ def to(x, dtype=None, device=None):
     return y, backward if is_floating(y.dtype) else None
 
 
-__all__ = ["abs", "add", "clone", "div", "exp", "log", "mul", "neg", "pow", "relu", "remainder", "sigmoid", "sign", "sqrt", "sub",
-           "tanh", "to"]
+__all__ = ["abs", "add", "clone", "div", "exp", "log", "mul", "neg", "pow", "remainder", "sign", "sqrt", "sub", "to"]

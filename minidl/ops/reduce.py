@@ -136,8 +136,10 @@ def variance(array, axes, keepdim, freedom):
 
 
 def std(x, dim=None, unbiased=True, keepdim=False, correction=None):
-    """Standard deviation: the square root of var()."""
-    return var(x, dim, unbiased, keepdim, correction).sqrt()
+    """Standard deviation: the square root of var(). Where all elements are equal its gradient is 0, as in PyTorch."""
+    square = var(x, dim, unbiased, keepdim, correction)
+    flat = square == 0  # the root has no slope there, and 0 · ∞ would make NaN of the gradient
+    return where(flat, square, where(flat, 1.0, square).sqrt())
 
 
 def extreme(call, array, axes, keepdim):
@@ -286,7 +288,7 @@ def position(call, x, dim, keepdim):
 @op("x", examples=[example(booleans(2, 3)), example(integers(0, 2, 2, 3), dim=1, keepdim=True)],
     tex=r"y = \forall_k\, x_k \neq 0", method=True)
 def all(x, dim=None, keepdim=False):
-    """Are all elements over the axes in dim true (not zero)?
+    """Are all elements over the axes in dim true (not zero)? y = (x ≠ 0 for every one of them).
 
     Shapes:    x -> y (bool) without the axes in dim (size 1 with keepdim).
     Backward:  none: truth is not continuous.
@@ -297,7 +299,7 @@ def all(x, dim=None, keepdim=False):
 @op("x", examples=[example(booleans(2, 3)), example(integers(0, 2, 2, 3), dim=1, keepdim=True)],
     tex=r"y = \exists_k\, x_k \neq 0", method=True)
 def any(x, dim=None, keepdim=False):
-    """Is any element over the axes in dim true (not zero)?
+    """Is any element over the axes in dim true (not zero)? y = (x ≠ 0 for at least one of them).
 
     Shapes:    x -> y (bool) without the axes in dim (size 1 with keepdim).
     Backward:  none: truth is not continuous.
