@@ -22,7 +22,7 @@ def command(script, arguments, commands, seed):
             stream.reconfigure(errors="replace")  # a terminal without Unicode shows ? instead of failing
     trace, title, cursor = record_script(script, arguments) if script else record_tiny(seed)
     explore(trace, commands, title, cursor)
-    if trace.error is not None:
+    if trace.error:
         sys.exit(1)
 
 
@@ -44,26 +44,26 @@ def record_script(script, arguments):
     """Everything that a script runs, as far as it gets; if it fails, its last step comes first."""
     import os
     import runpy
+    import traceback
 
     from minidl.stepper import step
     from minidl.stepper.text import safe
 
     before = sys.argv, sys.path[0]
     sys.argv, sys.path[0] = [script, *arguments], os.path.dirname(os.path.abspath(script))
-    recorder = step()
-    trace = recorder.trace
+    trace = None
     try:
-        with recorder:
+        with step() as trace:
             runpy.run_path(script, run_name="__main__")
     except SystemExit as stop:
-        trace.error = stop if stop.code not in (None, 0) else None
-    except Exception as error:  # the user's own: it is what they want to look at
-        trace.error = error
+        if not stop.code:
+            trace.error = ""
+    except Exception:  # the user's own: trace.error names it, and the steps before it are what they want to see
+        traceback.print_exc()
     finally:
         sys.argv, sys.path[0] = before
     title = [f"{safe(script)}: {len(trace.forwards)} ops forward, {len(trace.backwards)} steps back. h help, q quit."]
-    if trace.error is None:
+    if not trace.error:
         return trace, title, 0
-    title.append(f"It stopped with {type(trace.error).__name__}: {safe(str(trace.error).splitlines()[0] if str(trace.error) else '')}. "
-                 "This is the last step before.")
+    title.append(f"It stopped. {safe(trace.error.splitlines()[0])} The last step before that:")
     return trace, title, max(0, len(trace.steps) - 1)

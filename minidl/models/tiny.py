@@ -3,8 +3,7 @@
 import numpy as np
 
 from minidl.core.tensor import Tensor
-from minidl.ops import relu, tanh
-from minidl.ops.loss import cross_entropy
+from minidl.ops import cross_entropy, relu, tanh
 
 
 class TinyNet:

@@ -39,10 +39,7 @@ def wrapped(label, text, width, limit=3):
 
 def settings_text(forward):
     """An op's settings as in the call: dim=1, keepdim=True."""
-    op = forward.op
-    positional = forward.args[1 if op.takes_list else len(op.tensors):]
-    given = {**dict(zip(op.settings, positional, strict=False)), **forward.settings}
-    parts = [f"{name}={'Tensor' if isinstance(value, Tensor) else value!r}" for name, value in given.items()]
+    parts = [f"{name}={'Tensor' if isinstance(value, Tensor) else value!r}" for name, value in forward.settings.items()]
     return safe(", ".join(parts))
 
 
@@ -102,7 +99,7 @@ def forward_part(item, width):
         several = f", so {len(item.users)} gradients will add up in it" if len(item.users) > 1 else ""
         lines.append(labelled("read by", " and ".join(f"{user.op.name} ({user.label})" for user in item.users) + several))
     keeps = ", ".join(f"{safe(n)} {byte_size(size)}" for n, size in item.kept) or "nothing"
-    if item.node is not None:
+    if item.in_graph:
         lines.append(labelled("keeps", f"{keeps}, for its backward"))
     lines.append(labelled("took", duration(item.seconds)))
     return lines
@@ -187,7 +184,7 @@ def listing(item, width):
     lines = []
     if forward.site is not None:
         name, line, text = source.call_line(forward.site)
-        lines += [labelled("called", f"{safe(name)}:{line}", "blue"), [("     ", ""), (f"{line:>5}  ", "dim"), (safe(text), "code")]]
+        lines += [labelled("called", safe(name), "blue"), *code_lines(line, text, width)]
     name, code = source.forward_lines(forward.op)
     lines += numbered("forward", name, code, type(item) is Forward, width)
     if forward.backward_code is not None:

@@ -4,6 +4,7 @@ import cmd
 import os
 import shutil
 import sys
+import textwrap
 
 from minidl.stepper import screen
 from minidl.stepper.opcheck import check_lines
@@ -74,7 +75,7 @@ class Prompt(cmd.Cmd):
 
     # --- moving -----------------------------------------------------------------------------------------------
     def do_n(self, argument):
-        """n            next step (an empty line does the same)"""
+        """n            next step (s, or an empty line, does the same)"""
         self.go(self.cursor + 1)
 
     def do_p(self, argument):
@@ -137,7 +138,7 @@ class Prompt(cmd.Cmd):
         found = self.array(argument)
         if found is None:
             names = ", ".join(safe(name) for name in self.names())
-            self.say(f"v takes a name: {names}" if not argument else f"There is no {safe(argument)}. Names here: {names}")
+            self.say((f"There is no tensor called {safe(argument)}. " if argument else "v takes a name. ") + f"Names here: {names}")
         else:
             self.paper.draw(screen.tensor_lines(argument, found, self.paper.width))
 
@@ -162,6 +163,14 @@ class Prompt(cmd.Cmd):
             parts = [part for back in self.trace.backwards for part in back.contributions if part.to.name == name[5:]]
             return parts[-1].after.array if parts else None
         return None
+
+    def complete_v(self, text, *_):
+        """Names of tensors that begin like this."""
+        return [name for name in self.names() if name.startswith(text)]
+
+    def complete_c(self, text, *_):
+        """Ops that begin like this."""
+        return sorted(name for name in {"back", *(item.op.name for item in self.trace.steps)} if name.startswith(text))
 
     def arguments(self):
         """(name, array) of what the op under the cursor calls its own tensors."""
@@ -204,8 +213,8 @@ class Prompt(cmd.Cmd):
         self.say(f"There is no verb '{shorten(safe(line.split()[0]), 20)}'. Verbs: {' '.join(VERBS)}. h explains them.")
 
     def say(self, text):
-        """One line of answer."""
-        self.paper.draw([[("  " + shorten(text, self.paper.width - 2), "")]])
+        """An answer in words."""
+        self.paper.draw([[("  " + line, "")] for line in textwrap.wrap(text, self.paper.width - 2)])
 
     def start(self):
         """The title and the first step."""

@@ -94,7 +94,9 @@ def facts(array):
         return {"nan": "", "μ": "empty"}
     row["0%"] = number(100 * found["zero"] / found["size"])
     if "mean" in found:
-        row["μ"] = number(found["mean"])
+        biggest = max(abs(found["min"]), abs(found["max"]))
+        noise = np.finfo(array.dtype).eps * biggest if array.dtype.kind == "f" else 0
+        row["μ"] = number(found["mean"]) if found["mean"] == 0 or abs(found["mean"]) > noise else "≈0"  # its digits would be rounding
         if array.size > 1:
             row |= {"min": number(found["min"]), "max": number(found["max"]), "σ": number(found["std"])}
     row["spread"] = spread(array)

@@ -18,9 +18,8 @@ from minidl.core.tensor import Tensor
 class Value:
     """A tensor as it was when it was recorded."""
 
-    def __init__(self, tensor, made_by=None, number=0, array=None):
-        self.tensor = tensor          # keeps it alive, so that its id stays its own
-        self.array = array if array is not None else tensor.array
+    def __init__(self, array, made_by=None, number=0):
+        self.array = array
         self.made_by = made_by        # the Forward whose output it is, or None
         self.number = number          # which output
         self.known = None             # what the model or the program calls it
@@ -41,13 +40,13 @@ class Forward:
 
     def __init__(self, op, node, site, seconds=0.0):
         self.op = op
-        self.node = node              # its Node, or None where no gradient was recorded
+        self.in_graph = node is not None  # can a walk come back through it?
         self.site = site              # (code, instruction) of the line that called it
         self.seconds = seconds
         self.number = None            # its place among the forward ops, from 1; None for an op outside that list
         self.step = None              # its place among all steps, from 1
         self.inputs = []              # what stood in the tensor arguments: Values, numbers, None
-        self.args, self.settings = (), {}
+        self.settings = {}            # the other arguments of the call, by name
         self.outputs = []             # Values
         self.users = []               # the Forwards that read an output
         self.backwards = []           # the Backwards that went through it
@@ -93,14 +92,14 @@ class Trace:
         self.steps = []       # Forwards and Backwards
         self.counts = {Forward: 0, Backward: 0}
         self.values = []      # every Value, in order of appearance
-        self.error = None     # what the recorded code raised, if anything
+        self.error = ""       # what the recorded code raised, if anything: "ShapeError: add: the shapes ..."
 
     forwards = property(lambda self: [s for s in self.steps if type(s) is Forward])
     backwards = property(lambda self: [s for s in self.steps if type(s) is Backward])
 
     def __repr__(self):
-        ended = f", ended by {type(self.error).__name__}" if self.error is not None else ""
-        return f"<Trace: {len(self.forwards)} forward ops, {len(self.backwards)} backward steps{ended}>"
+        ended = f", ended by {self.error.partition(':')[0]}" if self.error else ""
+        return f"<Trace: {self.counts[Forward]} forward ops, {self.counts[Backward]} backward steps{ended}>"
 
     def add(self, item):
         """Append a step and number it."""
@@ -144,12 +143,13 @@ class step:  # noqa: N801 - reads like no_grad
         self.names = {id(tensor): name for name, tensor in names}
         self.trace = Trace()
         self.found = {}     # id(tensor) -> its newest Value
+        self.alive = []     # every tensor in `found`: its id must stay its own
         self.by_node = {}   # Node -> Forward
         self.walks = 0      # how many walks are running now, one inside the other
         self.ran = []       # names of the ops that the current backward step ran
-        self.thread = threading.get_ident()
 
     def __enter__(self):
+        self.thread = threading.get_ident()
         self.observer, self.watcher = self.see_call, self.watch
         OBSERVERS.append(self.observer)
         WATCHERS.append(self.watcher)
@@ -158,9 +158,11 @@ class step:  # noqa: N801 - reads like no_grad
     def __exit__(self, kind, error, traceback):
         OBSERVERS.remove(self.observer)
         WATCHERS.remove(self.watcher)
-        self.trace.error = error
+        if kind is not None:
+            self.trace.error = f"{kind.__name__}: {error}"
         self.learn_names(sys._getframe(1))
         self.trace.settle_names()
+        self.found, self.alive, self.by_node = {}, [], {}  # a trace keeps arrays alive, not graphs
 
     # --- forward ----------------------------------------------------------------------------------------------
     def see_call(self, call):
@@ -178,7 +180,8 @@ class step:  # noqa: N801 - reads like no_grad
                 return
         item = Forward(call.op, node, call.site, call.seconds)
         item.inputs = [self.value(x) if isinstance(x, Tensor) else x for x in call.inputs]
-        item.args, item.settings = call.args, call.settings
+        others = call.args[1 if call.op.takes_list else len(call.op.tensors):]
+        item.settings = {**dict(zip(call.op.settings, others, strict=False)), **call.settings}
         if not self.walks:
             self.trace.add(item)
         for value in {id(v): v for v in item.inputs if isinstance(v, Value)}.values():
@@ -192,7 +195,12 @@ class step:  # noqa: N801 - reads like no_grad
 
     def made(self, tensor, forward, number):
         """A new Value for an op's output."""
-        value = self.found[id(tensor)] = Value(tensor, forward, number)
+        return self.remember(tensor, Value(tensor.array, forward, number))
+
+    def remember(self, tensor, value):
+        """From now on this Value stands for this tensor."""
+        self.alive.append(tensor)
+        self.found[id(tensor)] = value
         self.trace.values.append(value)
         return value
 
@@ -200,10 +208,9 @@ class step:  # noqa: N801 - reads like no_grad
         """The Value of a tensor; a new one if it was never seen, or if someone has written into it since."""
         value = self.found.get(id(tensor))
         if value is None or value.made_by is None and not same(value.array, tensor.array):
-            earlier, value = value, Value(tensor, array=tensor.array.copy())  # what nobody here made, others may overwrite
-            value.known = earlier.known if earlier else self.names.get(id(tensor))
-            self.found[id(tensor)] = value
-            self.trace.values.append(value)
+            known = value.known if value else self.names.get(id(tensor))
+            value = self.remember(tensor, Value(tensor.array.copy()))  # a copy: what no op made, an optimiser may overwrite
+            value.known = known
         return value
 
     def learn_names(self, frame):
@@ -270,7 +277,7 @@ class step:  # noqa: N801 - reads like no_grad
         item = self.by_node[node] = Forward(node.op, None, node.site)
         item.known = False
         for number, (shape, dtype) in enumerate(node.outputs):
-            item.outputs.append(Value(None, item, number, np.broadcast_to(np.full((), np.nan).astype(dtype), shape)))
+            item.outputs.append(Value(np.broadcast_to(np.zeros((), dtype), shape), item, number))
         self.trace.values += item.outputs
         return item
 
