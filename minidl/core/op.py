@@ -29,7 +29,7 @@ ALIASES = {"axis": "dim", "keepdims": "keepdim"}  # NumPy's words for PyTorch's,
 class Op:
     """What is known about one op besides how to run it."""
 
-    def __init__(self, forward, tensors, examples, tex, uses_output, non_differentiable, name):
+    def __init__(self, forward, tensors, examples, tex, uses_output, non_differentiable, name, constant=()):
         self.name = name or forward.__name__
         self.forward = forward
         self.takes_list = tensors.startswith("[")        # "[tensors]": one list of tensors
@@ -39,6 +39,7 @@ class Op:
         self.tex = tex
         self.uses_output = uses_output                   # backward(grad_y, y): the formula is in terms of y
         self.non_differentiable = non_differentiable     # output numbers that never carry a gradient (indices)
+        self.constant = constant                         # tensor arguments that never get a gradient (class weights)
         self.doc = inspect.getdoc(forward) or ""
         self.function = None                             # the public function; @op sets it
 
@@ -119,11 +120,11 @@ class Call:
         self.inside = STATE.walking  # the Node whose backward made this call, if any
 
 
-def op(tensors, examples=(), tex="", uses_output=False, non_differentiable=(), name=None, method=False):
+def op(tensors, examples=(), tex="", uses_output=False, non_differentiable=(), name=None, method=False, constant=()):
     """Register a differentiable op. `tensors` names its tensor arguments ("x weight bias", or "[tensors]" for a list)."""
 
     def register(forward):
-        record = Op(forward, tensors, examples, tex, uses_output, non_differentiable, name)
+        record = Op(forward, tensors, examples, tex, uses_output, non_differentiable, name, constant)
         record.function = functools.wraps(forward)(_recorded(record))
         record.function.op = record
         OPS[record.name] = record

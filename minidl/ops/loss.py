@@ -50,7 +50,8 @@ def mse_loss(x, target, reduction="mean"):
     return y, backward
 
 
-@op("x target weight", tex=r"L = -\frac{1}{\sum_n w_{t_n}} \sum_n w_{t_n} \ln \frac{e^{x_{n,t_n}}}{\sum_c e^{x_{nc}}}",
+@op("x target weight", constant=("weight",),
+    tex=r"L = -\frac{1}{\sum_n w_{t_n}} \sum_n w_{t_n} \ln \frac{e^{x_{n,t_n}}}{\sum_c e^{x_{nc}}}",
     examples=[example(normal(4, 3), integers(0, 3, 4)),
               example(normal(4, 3), integers(0, 3, 4), positive(3), ignore_index=1, label_smoothing=0.1),
               example(normal(2, 3, 2, 2), integers(0, 3, 2, 2, 2), reduction="none"), example(normal(3), integers(0, 3), reduction="sum"),
