@@ -61,9 +61,6 @@ def _product(x, w):
     return x.array @ w.array, backward
 
 
-OPS.pop("matmul_with_bug")
-
-
 def _shift(g):
     return constant(np.roll(g.array, 1, axis=1))
 
@@ -112,6 +109,9 @@ MISTAKES = {
     "float32 backward": (unary(np.tanh, lambda g, x: constant((g.array * (1 - np.tanh(x.array) ** 2)).astype(np.float32))),
                          X, "computes in float32"),
 }
+
+for name in ("mine", "matmul_with_bug"):
+    OPS.pop(name)  # wrong on purpose: not for the tests that go through the registry
 
 
 def _softmax(x):

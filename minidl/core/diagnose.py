@@ -161,6 +161,8 @@ def factor(f, number, j, wrong):
     larger = max(abs(c), 1 / abs(c))
     for size, what in products(f, number, j):
         if abs(larger / size - 1) < 1e-6:
+            if size == 2:  # a forgotten 2 is as likely as a mean over an axis of size 2
+                return f"off by the factor {c:.6g}; 2 is also {what}: mean for sum?"
             sign, text = "-" if c < 0 else "", f"{size} = {what}" if abs(c) > 1 else f"1/{size}, {size} = {what}"
             return f"off by the factor {sign}{text}: mean for sum?"
     return f"off by the factor {c:.6g}"

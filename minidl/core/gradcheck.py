@@ -15,7 +15,7 @@ from minidl.core.diagnose import diagnose, narrow_ops
 from minidl.core.dtypes import is_floating
 from minidl.core.errors import DTypeError, explained
 from minidl.core.kinks import Skips, localise, name_ties, weigh
-from minidl.core.probe import Line, direction
+from minidl.core.probe import EPS, Line, direction
 from minidl.core.report import Report, Row
 from minidl.core.tensor import Tensor
 
@@ -26,10 +26,11 @@ NOTHING = ("no floating point input", "no output is floating point")
 class Function:
     """fn as a function of float64 arrays (arguments that are not floating stay as they are), and its gradients."""
 
-    def __init__(self, fn, inputs, names=None, settings=None, chosen=None):
-        self.fn, self.settings = fn, settings or {}
+    def __init__(self, fn, inputs, names=None, settings=None, chosen=None, dtype=np.float64, device=None):
+        self.fn, self.dtype, self.device = fn, dtype, device
         self.arrays, self.names, self.devices, self.constants = [], [], [], []
         self.template = [self._take(value, name, chosen) for value, name in zip(inputs, _argument_names(fn, inputs, names), strict=True)]
+        self.settings = {key: self._constant(value) if isinstance(value, Tensor) else value for key, value in (settings or {}).items()}
         self.outputs = None  # numbers of the outputs that are checked; None until pick_outputs()
         self.output_names = []
 
@@ -40,13 +41,18 @@ class Function:
         if isinstance(value, Tensor) or isinstance(value, np.ndarray) and is_floating(value.dtype):
             array = value.array if isinstance(value, Tensor) else value
             if is_floating(array.dtype) and (chosen is None or chosen(value)):
-                self.arrays.append(np.array(move(array, CPU), np.float64, order="K"))
+                self.arrays.append(np.array(move(array, CPU), self.dtype, order="K"))
                 self.names.append(name)
-                self.devices.append(device_of(array))
+                self.devices.append(self.device or device_of(array))
                 return _Slot(len(self.arrays) - 1)
-            value = Tensor(array.astype(np.float64) if is_floating(array.dtype) else array.copy())
-            self.constants.append((name, value.array, array))
+            value = self._constant(Tensor(array))
+            self.constants.append((name, value.array, value.array.copy()))
         return value
+
+    def _constant(self, x):
+        """A copy of a tensor that is not checked, in the dtype of the check and on its device."""
+        array = x.array.astype(self.dtype) if is_floating(x.dtype) else x.array.copy()
+        return Tensor(move(array, self.device or device_of(array)))
 
     def leaves(self, arrays):
         """The arrays as leaves that require grad."""
@@ -129,7 +135,7 @@ def _grads(ys, leaves, cotangents, create_graph):
     if with_grad:
         roots, grads = zip(*with_grad, strict=True)
         found = derivative.grad(list(roots), leaves, list(grads), create_graph=create_graph, allow_unused=True)
-    return [Tensor(np.zeros(x.shape)) if g is None else g for g, x in zip(found, leaves, strict=True)]
+    return [Tensor(np.zeros(x.shape, x.dtype)) if g is None else g for g, x in zip(found, leaves, strict=True)]
 
 
 def move_to(u, y):
@@ -157,7 +163,8 @@ def _argument_names(fn, inputs, names):
 
 
 def check(fn, inputs, order=2, seed=0, *, probes=3, names=None, settings=None, rtol=RTOL, atol=0.0, step=None, nondet_tol=0.0,
-          check_undefined_grad=True, start=1, grad_outputs=None, strided=False, chosen=None, progress=None):
+          check_undefined_grad=True, start=1, grad_outputs=None, strided=False, chosen=None, explain=True,
+          device=None, progress=None):
     """Compare the gradients of fn at `inputs` with finite differences, up to the given order; returns a Report.
 
         print(minidl.check(lambda x, w: (x @ w).tanh(), (minidl.randn(2, 3), minidl.randn(3, 4))))
@@ -165,12 +172,14 @@ def check(fn, inputs, order=2, seed=0, *, probes=3, names=None, settings=None, r
     Floating point inputs are copied to float64 and checked one by one; everything else stays constant. The tolerance
     is derived from the steps taken; rtol (of the gradient's size) and atol come on top of it. Points where fn is not
     smooth are found from its values, left out, and listed. `chosen(tensor)` says which inputs to check, `start` is the
-    first order, and grad_outputs are the cotangents of the second.
+    first order, grad_outputs are the cotangents of the second, explain=False leaves the diagnosis out.
+    `device` moves the inputs there first.
     """
     inputs = list(inputs) if isinstance(inputs, (tuple, list)) else [inputs]
     report = Report(progress=progress)
-    function = Function(fn, inputs, names, settings, chosen)
-    options = {"probes": probes, "rtol": rtol, "atol": atol, "step": step, "nondet_tol": nondet_tol, "undefined": check_undefined_grad}
+    function = Function(fn, inputs, names, settings, chosen, device=device)
+    options = {"probes": probes, "rtol": rtol, "atol": atol, "step": step, "nondet_tol": nondet_tol, "undefined": check_undefined_grad,
+               "explain": explain}
     for level in range(1, order + 1):
         rng = np.random.default_rng([seed, level, 2024])
         if level > 1:
@@ -244,8 +253,7 @@ class _Level:
         for name, a, b, c in zip(f.names, first, second, with_graph, strict=True):
             if not _same([a], [b], self.options["nondet_tol"]):
                 return name, "wrong", "not deterministic: two backward calls gave different gradients"
-            limit = 64 * np.finfo(np.float64).eps * (np.max(np.abs(a)) if a.size else 0)
-            if not _same([a], [c], limit):
+            if not _same([a], [c], _rounding([a])):
                 return name, "wrong", "the gradient with create_graph=True is another than without"
         if self.options["undefined"] and len(ys) > 1 and self.order == 1:
             return self.undefined_problem(mine, u)
@@ -263,8 +271,7 @@ class _Level:
             except Exception as error:
                 self.report.cause = error
                 return name, "wrong", f"backward raised {type(error).__name__} when only {name} has a gradient: {error}"
-            limit = 64 * np.finfo(np.float64).eps * max((float(np.max(np.abs(g))) for g in with_zeros if g.size), default=0)
-            if not _same([move(g.array, CPU) for g in alone], with_zeros, limit):
+            if not _same([move(g.array, CPU) for g in alone], with_zeros, _rounding(with_zeros)):
                 return name, "wrong", f"another gradient when only {name} has one than with zeros for the other outputs"
         return None
 
@@ -272,7 +279,7 @@ class _Level:
         """The name of an input that was written to, or ""."""
         f = self.function
         for name, now, before in [*zip(f.names, mine, f.arrays, strict=True), *f.constants]:
-            if not np.array_equal(now, before, equal_nan=True):
+            if not np.array_equal(move(now, CPU), move(before, CPU), equal_nan=True):
                 return name
         return ""
 
@@ -304,8 +311,9 @@ class _Level:
             analytic = float(np.sum(gradient * v))
             row.probes += 1
             row.take(analytic, slope, slope.error + self.options["rtol"] * size + self.options["atol"], max(size, abs(slope.value)))
-            if row.verdict == "wrong":
+            if row.verdict == "wrong" and self.options["explain"]:
                 row.guess, row.details = diagnose(f, number, self.order, self.skips.allowed[number], u, row, line.noise)
+            if row.verdict == "wrong":
                 break
         return row
 
@@ -347,6 +355,11 @@ def _same(xs, ys, tolerance=0.0):
     return all(np.allclose(x, y, rtol=0, atol=tolerance, equal_nan=True) for x, y in zip(xs, ys, strict=True))
 
 
+def _rounding(arrays):
+    """What two ways to compute the same gradients may differ by: a few units in the last place of the largest number."""
+    return 64 * EPS * max((float(np.max(np.abs(a), where=np.isfinite(a), initial=0)) for a in arrays), default=0)
+
+
 def op_call(op, example, seed=0, dtype=np.float64):
     """One example of a registered op as (fn, inputs, settings), ready for check(): arrays for tensor arguments as Tensors."""
     args, settings = example.build(seed, dtype)
@@ -360,7 +373,12 @@ def op_call(op, example, seed=0, dtype=np.float64):
     for name in op.tensors[len(args):count]:
         if any(later in settings for later in op.tensors[len(args):]):
             args.append(settings.pop(name, None))
-    return op.function, [tensor(a) if k < count else a for k, a in enumerate(args)], settings
+    inputs = [tensor(a) if k < count else a for k, a in enumerate(args)]
+    for name in op.constant:  # as a setting it stays out of what is differentiated, and so must all that follows it
+        place = op.tensors.index(name)
+        settings |= dict(zip([*op.tensors, *op.settings][place:], inputs[place:], strict=False))
+        del inputs[place:]
+    return op.function, inputs, settings
 
 
 def check_op(op, example, order=2, seed=0, **options):

@@ -1,0 +1,242 @@
+"""`minidl check`: gradients against finite differences, for every registered op or for a function of your own."""
+
+import importlib
+import json
+import os
+import sys
+import time
+
+import click
+import numpy as np
+
+
+@click.command()
+@click.argument("function", required=False, metavar="[MODULE:FUNCTION]")
+@click.option("--shape", "shapes", multiple=True, metavar="2,3,8,8",
+              help="Shape of one tensor argument; repeat it, in order. '()' is a single number.")
+@click.option("--op", "only", multiple=True, metavar="NAME", help="Check only this op of minidl; may be repeated.")
+@click.option("--order", default=2, show_default=True, type=click.IntRange(1, 4), help="Check derivatives up to this order.")
+@click.option("--seed", default=0, show_default=True, help="Of the inputs, the directions and the cotangents.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of a table.")
+def command(function, shapes, only, order, seed, as_json):
+    """Compare gradients with finite differences.
+
+    \b
+    minidl check                                          every op of minidl
+    minidl check --op softmax --order 3                   one of them
+    minidl check package.module:my_op --shape 2,3 --shape 3,4
+                                                          your own function of two tensors
+
+    MODULE:FUNCTION is found from the current directory. It gets one float64 tensor of normal numbers per --shape, and
+    returns a tensor or a tuple of them. A random direction and a random cotangent per probe; the tolerance follows
+    from the step. Points where the function is not smooth are left out and listed. On failure the full Jacobian names
+    the worst entry and a guess at the cause.
+
+    Exit status: 0 every gradient is right, 1 some are not, 2 the command could not be understood.
+    """
+    if function:
+        if only:
+            raise click.UsageError("--op checks minidl's own ops; leave it out when you name a function.")
+        ok = check_function(function, shapes, order, seed, as_json)
+    else:
+        if shapes:
+            raise click.UsageError("--shape belongs to a function of yours: minidl check module:function --shape 2,3")
+        ok = check_registry(only, order, seed, as_json)
+    sys.exit(0 if ok else 1)
+
+
+def talk(text):
+    """A line for the person, on stderr."""
+    click.echo(text, err=True)
+
+
+# --- a function of the user's ---------------------------------------------------------------------------------------
+
+def load(target):
+    """The function that `package.module:name` stands for, found from the current directory."""
+    module_name, _, path = target.partition(":")
+    if not module_name or not path:
+        raise click.UsageError(f"{target!r} is not MODULE:FUNCTION.\n    Example: minidl check my_package.my_module:my_op --shape 2,3")
+    sys.path.insert(0, os.getcwd())
+    try:
+        found = importlib.import_module(module_name.removesuffix(".py").replace("/", "."))
+    except ModuleNotFoundError as error:
+        if error.name and module_name.startswith(error.name):
+            raise click.UsageError(f"there is no module {error.name!r}.\n    looked in: {os.getcwd()}, and the installed packages\n"
+                                   "    Run the command from the directory that holds it.") from error
+        raise click.UsageError(f"{module_name} cannot be imported: {error}") from error
+    for part in path.split("."):
+        if not hasattr(found, part):
+            names = [n for n in dir(found) if not n.startswith("_") and callable(getattr(found, n))]
+            raise click.UsageError(f"{module_name} has no {part!r}.\n    it has: {', '.join(names[:12]) or 'no functions'}")
+        found = getattr(found, part)
+    if not callable(found):
+        raise click.UsageError(f"{target} is a {type(found).__name__}, not a function.")
+    return found
+
+
+def parse_shape(text):
+    """2,3 or (2, 3) or 2x3 as a tuple of sizes."""
+    sizes = [part.strip() for part in text.strip("()[] ").replace("x", ",").split(",") if part.strip()]
+    if not all(part.isdigit() for part in sizes):
+        raise click.UsageError(f"--shape {text!r}: sizes are whole numbers separated by commas, as in --shape 2,3,8,8")
+    return tuple(map(int, sizes))
+
+
+def check_function(target, shapes, order, seed, as_json):
+    """Check one function of the user's and print its report."""
+    fn = load(target)
+    shapes = [parse_shape(s) for s in shapes]
+    if not shapes:
+        raise click.UsageError(f"say the shapes of {target}'s tensor arguments.\n    Example: minidl check {target} --shape 2,3,8,8")
+    from minidl.core.gradcheck import check
+    from minidl.core.tensor import Tensor
+
+    rng = np.random.default_rng(seed)
+    inputs = [Tensor(np.asarray(rng.standard_normal(shape))) for shape in shapes]
+    listed = ", ".join(str(s) for s in shapes)
+    talk(f"{target}: {len(inputs)} argument{'s' if len(inputs) > 1 else ''} of shape {listed}, orders 1 to {order}, float64, seed {seed}")
+    try:
+        result = fn(*inputs)
+    except Exception as error:  # the user's own function on the user's own shapes: theirs to read
+        raise click.UsageError(f"{target} does not accept these shapes: {listed}\n    {type(error).__name__}: {error}") from error
+    if not all(isinstance(y, Tensor) for y in (result if isinstance(result, (tuple, list)) else (result,))):
+        raise click.UsageError(f"{target} must return a Tensor or a tuple of Tensors.\n    it returned a {type(result).__name__}")
+    report = check(fn, inputs, order, seed, progress=lambda row: talk(f"    order {row.order}  {row.argument}  {row.verdict}"))
+    if as_json:
+        click.echo(json.dumps({"function": target, "ok": report.ok, "rows": [row.as_dict() for row in report.rows]}, indent=1))
+    else:
+        click.echo(str(report))
+    return report.ok
+
+
+# --- the registry -----------------------------------------------------------------------------------------------------
+
+def check_registry(only, order, seed, as_json):
+    """Check the registered ops and print one line per op, order and dtype."""
+    import minidl.ops  # noqa: F401 - fills the registry
+    from minidl.core.device import why_no_cuda
+    from minidl.core.op import OPS
+
+    unknown = [name for name in only if name not in OPS]
+    if unknown:
+        import difflib
+
+        near = difflib.get_close_matches(unknown[0], OPS, 3)
+        raise click.UsageError(f"there is no op {unknown[0]!r}." + (f"\n    Did you mean {' or '.join(near)}?" if near else ""))
+    names = sorted(only or OPS)
+    talk(f"checking {len(names)} op{'s' if len(names) != 1 else ''}, orders 1 to {order}, seed {seed}")
+    devices = ["cpu"] if why_no_cuda() else ["cpu", "cuda"]
+    lines, failures = [], []
+    progress = Progress(len(names))
+    for number, name in enumerate(names):
+        progress.at(number, name)
+        for device in devices:
+            lines += op_lines(OPS[name], order, seed, device, failures)
+    progress.done()
+    if why_no_cuda():
+        lines.append({"op": "every op", "order": None, "dtype": "", "device": "cuda", "worst": None, "seconds": None,
+                      "verdict": "not run", "reason": why_no_cuda()})
+    if as_json:
+        click.echo(json.dumps({"ok": not failures, "seed": seed, "lines": lines}, indent=1))
+    else:
+        print_table(lines)
+        for text in failures:
+            click.echo("\n" + text)
+        talk(f"{len(names)} ops: " + (f"{len(failures)} checks failed" if failures else "every gradient agrees with finite differences"))
+    return not failures
+
+
+class Progress:
+    """The op that is being checked, on one line of a terminal that is overwritten."""
+
+    def __init__(self, total):
+        self.total, self.shown = total, sys.stderr.isatty()
+
+    def at(self, number, name):
+        """Say which op is next."""
+        if self.shown:
+            click.echo(f"\r\x1b[K{number + 1}/{self.total} {name}", nl=False, err=True)
+
+    def done(self):
+        """Clear the line."""
+        if self.shown:
+            click.echo("\r\x1b[K", nl=False, err=True)
+
+
+def op_lines(op, order, seed, device, failures):
+    """The table's lines for one op on one device: float64 per order, then float32 against float64."""
+    from minidl.core.gradcheck import check_op
+
+    start, rows = time.perf_counter(), []
+    for number, example in enumerate(op.examples):
+        try:
+            report = check_op(op, example, order, seed, probes=2, device=device)
+        except Exception as error:  # one broken op must not hide the others
+            failures.append(f"{op.name}({example}): {type(error).__name__}: {error}")
+            rows.append((None, None, "failed", str(error)))
+            continue
+        rows += [(row.order, row.relative if row.probes else None, row.verdict, row.reason) for row in report.rows]
+        if not report.ok:
+            failures.append(f"{op.name}({example}), example {number}\n{report}")
+    seconds = time.perf_counter() - start
+    lines = []
+    for level in sorted({row[0] or 1 for row in rows}):
+        mine = [row for row in rows if (row[0] or 1) == level]
+        bad = next((row for row in mine if row[2] != "ok"), None)
+        numbers = [row[1] for row in mine if row[1] is not None]
+        reason = bad[3] if bad else "" if numbers else mine[0][3]
+        lines.append({"op": op.name, "order": level, "dtype": "float64", "device": device, "worst": max(numbers, default=None),
+                      "seconds": seconds if level == 1 else None, "verdict": bad[2] if bad else "ok",
+                      "reason": reason.splitlines()[0] if reason else ""})
+    if any(row[1] is not None for row in rows):
+        lines.append(float32_line(op, seed, device, failures))
+    return lines
+
+
+def float32_line(op, seed, device, failures):
+    """The float32 gradient against the float64 one, in units of float32's eps."""
+    from minidl.core.rounding import float32_error
+
+    start, worst, allowed, reason = time.perf_counter(), 0.0, 0.0, ""
+    for example in op.examples:
+        error, limit, problem = float32_error(op, example, seed, device)
+        if not error <= limit or problem:
+            reason = problem or f"{error:.1f} eps, {limit:.1f} expected from rounding"
+            failures.append(f"{op.name}({example}) in float32: {reason}")
+        worst, allowed = max(worst, error), max(allowed, limit)
+    return {"op": op.name, "order": 1, "dtype": "float32", "device": device, "worst": worst, "unit": "eps",
+            "seconds": time.perf_counter() - start, "verdict": "wrong" if reason else "ok", "reason": reason}
+
+
+COLUMNS = ("op", "order", "dtype", "device", "worst error", "time", "verdict")
+
+
+def cells(line):
+    """One line of the table as texts."""
+    worst = line["worst"]
+    error = "" if worst is None else f"{worst:.1f} eps" if line.get("unit") == "eps" else f"{worst:.1e}"
+    seconds = "" if line["seconds"] is None else f"{line['seconds'] * 1000:.0f} ms"
+    verdict = line["verdict"] + (f": {line['reason']}" if line["reason"] else "")
+    return [line["op"], str(line["order"] or ""), line["dtype"], line["device"], error, seconds, verdict]
+
+
+def print_table(lines):
+    """In colour on a terminal, plain text into a pipe."""
+    if sys.stdout.isatty():
+        from rich.console import Console
+        from rich.table import Table
+
+        table = Table(box=None, pad_edge=False)
+        for column in COLUMNS:
+            table.add_column(column, justify="right" if column in ("order", "worst error", "time") else "left", overflow="fold")
+        for line in lines:
+            style = {"ok": None, "not run": "dim"}.get(line["verdict"], "bold red")
+            table.add_row(*cells(line), style=style)
+        Console().print(table)
+        return
+    rows = [COLUMNS, *map(cells, lines)]
+    widths = [max(len(row[k]) for row in rows) for k in range(len(COLUMNS))]
+    for row in rows:
+        padded = [text.rjust(w) if k in (1, 4, 5) else text.ljust(w) for k, (text, w) in enumerate(zip(row, widths, strict=True))]
+        click.echo("  ".join(padded).rstrip())
