@@ -19,13 +19,22 @@ from minidl.core.tensor import Tensor
 from minidl.ops import *  # noqa: F403
 
 __version__ = "0.1.0"
-del getitem, getitem_grad, raw_index, to  # noqa: F821 - what Tensor methods call, not public
+
+# Ops that PyTorch has in nn.functional, or only as methods of Tensor, and what they are built from.
+NOT_HERE = (
+    "adaptive_avg_pool2d", "adaptive_max_pool2d", "avg_pool2d", "cross_entropy", "elu", "expand", "fold", "gelu", "getitem", "glu",
+    "hardsigmoid", "hardswish", "hardtanh", "leaky_relu", "logsigmoid", "max_pool2d_at", "mish", "mse_loss", "pad", "raw_index", "relu6",
+    "silu", "softmin", "softplus", "softshrink", "softsign", "tanhshrink", "to", "unfold", "view",
+)
+for _name in NOT_HERE:
+    globals().pop(_name, None)
 
 half, float, double, short, int, long = float16, float32, float64, int16, int32, int64  # PyTorch's short names
 
 SUBMODULES = ("autograd", "backend", "bench", "core", "cuda", "data", "lessons", "models", "nn", "ops", "optim", "planted",
               "stepper", "train")
-ELSEWHERE = {"check": "minidl.core.gradcheck", "detect_anomaly": "minidl.core.anomaly", "debug": "minidl.core.debug", "profile": "minidl.core.profile"}  # files imported when first used
+ELSEWHERE = {"check": "minidl.core.gradcheck", "detect_anomaly": "minidl.core.anomaly", "debug": "minidl.core.debug",
+             "profile": "minidl.core.profile"}  # public names whose files are imported when first used
 
 
 def __getattr__(name):
@@ -33,12 +42,16 @@ def __getattr__(name):
         return importlib.import_module(f"minidl.{name}")
     if name in ELSEWHERE:
         return getattr(importlib.import_module(ELSEWHERE[name]), name)
-    near = difflib.get_close_matches(name, __dir__(), 1)
-    raise AttributeError(f"minidl has no {name!r}." + (f" The nearest name it has is minidl.{near[0]}." if near else ""))
+    functional = importlib.import_module("minidl.nn.functional").__all__
+    near = difflib.get_close_matches(name, {*__dir__(), *functional}, 1)
+    if not near:
+        raise AttributeError(f"minidl has no {name!r}.")
+    path = near[0] if near[0] in __dir__() else f"nn.functional.{near[0]}"
+    raise AttributeError(f"minidl has no {name!r}. The nearest name it has is minidl.{path}.")
 
 
 def __dir__():
     return sorted({name for name in globals() if not name.startswith("_") and name not in _OWN} | set(SUBMODULES) | set(ELSEWHERE))
 
 
-_OWN = {"difflib", "importlib", "SUBMODULES", "ELSEWHERE", "annotations"}
+_OWN = {"difflib", "importlib", "SUBMODULES", "ELSEWHERE", "NOT_HERE"}

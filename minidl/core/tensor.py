@@ -14,6 +14,7 @@ from minidl.core.dtypes import DTYPES, as_dtype, category, is_floating
 from minidl.core.errors import DTypeError, GraphError, explained
 from minidl.core.graph import Cell
 from minidl.core.guard import lifted, written
+from minidl.core.rng import draw_normal, draw_uniform
 
 
 class Tensor:
@@ -189,6 +190,14 @@ class Tensor:
         """Overwrite every element with 0; returns the tensor."""
         return self._write("zero_", 0)
 
+    def normal_(self, mean=0.0, std=1.0, generator=None):
+        """Overwrite the values with normally distributed random numbers; returns the tensor."""
+        return self._write("normal_", Tensor(draw_normal(self.shape, self.dtype, mean, std, generator)))
+
+    def uniform_(self, low=0.0, high=1.0, generator=None):
+        """Overwrite the values with random numbers from low (included) to high (not included); returns the tensor."""
+        return self._write("uniform_", Tensor(draw_uniform(self.shape, self.dtype, low, high, generator)))
+
     def __setitem__(self, index, value):
         self._write("x[...] = value", value, index)
 
@@ -270,6 +279,7 @@ class Tensor:
     def max(self, *args, **settings): return ops.max(self, *args, **settings)
     def min(self, *args, **settings): return ops.min(self, *args, **settings)
     def std(self, *args, **settings): return ops.std(self, *args, **settings)
+    def where(self, condition, other): return ops.where(condition, self, other)
     def clone(self, **_): return ops.clone(self)
     T = property(lambda self: ops.permute(self, tuple(range(self.ndim))[::-1]), doc="All axes in reverse order.")
     mT = property(lambda self: ops.transpose(self, -2, -1), doc="The last two axes swapped.")  # noqa: N815 - PyTorch's name

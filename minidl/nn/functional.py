@@ -1,23 +1,15 @@
 """The functions of networks, under the names of torch.nn.functional. They are ops; their source is in minidl/ops."""
+# ruff: noqa: F401 - the imports are the public names
 
 from minidl.core.create import one_hot
-from minidl.ops import pad, relu, sigmoid, tanh
-from minidl.ops.conv import conv1d, conv2d
-from minidl.ops.conv_transpose import conv_transpose1d, conv_transpose2d
-from minidl.ops.pool import (
-    adaptive_avg_pool1d,
-    adaptive_avg_pool2d,
-    adaptive_max_pool1d,
-    adaptive_max_pool2d,
-    avg_pool1d,
-    avg_pool2d,
-    max_pool1d,
-    max_pool2d,
-)
-from minidl.ops.unfold import fold, unfold
+from minidl.ops.activation import *  # noqa: F403
+from minidl.ops.conv import *  # noqa: F403
+from minidl.ops.conv_transpose import *  # noqa: F403
+from minidl.ops.loss import *  # noqa: F403
+from minidl.ops.nonlinear import *  # noqa: F403
+from minidl.ops.pool import *  # noqa: F403
+from minidl.ops.shape import pad
+from minidl.ops.softmax import log_softmax, softmax
+from minidl.ops.unfold import *  # noqa: F403
 
-__all__ = [
-    "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_max_pool1d", "adaptive_max_pool2d", "avg_pool1d", "avg_pool2d",
-    "conv1d", "conv2d", "conv_transpose1d", "conv_transpose2d", "fold", "max_pool1d", "max_pool2d", "one_hot", "pad", "relu",
-    "sigmoid", "tanh", "unfold",
-]
+__all__ = sorted(name for name, value in globals().items() if callable(value) and "_grad" not in name and name != "max_pool2d_at")

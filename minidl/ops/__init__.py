@@ -17,4 +17,5 @@ from minidl.ops.shape import *  # noqa: F403
 from minidl.ops.softmax import *  # noqa: F403
 from minidl.ops.unfold import *  # noqa: F403
 
-__all__ = sorted(name for name, value in globals().items() if callable(value))
+# a star import takes the ops that people call; gradients of ops (conv2d_grad_x) go by their full name
+__all__ = sorted(name for name, value in globals().items() if callable(value) and "_grad" not in name)
