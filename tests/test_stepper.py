@@ -145,6 +145,25 @@ def test_ops_inside_a_backward_belong_to_it_and_are_no_steps():
     assert trace.backwards[1].ran == ["mul", "mul"]  # and not the add with which the walk sums up
 
 
+def test_ops_that_an_ops_own_forward_calls_are_no_steps():
+    @op("x", name="twice_tanh")
+    def twice_tanh(x):
+        """Hyperbolic tangent, computed by calling another op."""
+        y = tanh(x.detach()).array * 2
+
+        def backward(grad_y):
+            return grad_y
+
+        return y, backward
+
+    try:
+        with step() as trace:
+            tanh(twice_tanh(leaf(3)))
+    finally:
+        del OPS["twice_tanh"]
+    assert [f.op.name for f in trace.forwards] == ["twice_tanh", "tanh"]
+
+
 def test_the_gradient_that_a_walk_starts_with_counts_as_a_contribution():
     x = leaf(3)
     with step() as trace:
@@ -491,11 +510,13 @@ def test_at_a_real_prompt(keys, colour):
             said += os.read(parent, 4096)
         os.write(parent, key)
     while process.poll() is None or select.select([parent], [], [], 0)[0]:
-        if select.select([parent], [], [], 0.1)[0]:
+        if select.select([parent], [], [], 1)[0]:
             try:
                 said += os.read(parent, 4096)
             except OSError:  # the other end has gone
                 break
+        else:
+            os.write(parent, key)  # a Ctrl-C between the prompt and readline's waiting is only noticed with the next key
     os.close(parent)
     assert process.wait(10) == 0, said.decode()
     assert "Traceback" not in said.decode()

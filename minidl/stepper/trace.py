@@ -150,6 +150,7 @@ class step:  # noqa: N801 - reads like no_grad
 
     def __enter__(self):
         self.thread = threading.get_ident()
+        self.forwards = {op.forward.__code__ for op in OPS.values()}  # to see that a call came from inside an op
         self.observer, self.watcher = self.see_call, self.watch
         OBSERVERS.append(self.observer)
         WATCHERS.append(self.watcher)
@@ -169,7 +170,7 @@ class step:  # noqa: N801 - reads like no_grad
         """Record one op; the ops that an op's own forward calls, and those of other threads, are not steps."""
         if threading.get_ident() != self.thread:
             return
-        frame, nested = calling_frame(call.site[0])
+        frame, nested = calling_frame(call.site[0], self.forwards)
         if nested:
             return
         node = next((y.edge[0] for y in call.outputs if y.edge is not None), None)
@@ -282,16 +283,11 @@ class step:  # noqa: N801 - reads like no_grad
         return item
 
 
-FORWARDS = {}  # code of an op's forward -> the op; to see that a call came from inside an op
-
-
-def calling_frame(code):
+def calling_frame(code, forwards):
     """The frame that runs this code, and whether the forward of some op stands between it and the observer."""
-    if len(FORWARDS) != len(OPS):
-        FORWARDS.update({op.forward.__code__: op for op in OPS.values()})
-    frame, nested = sys._getframe(2), False
+    frame, nested = sys._getframe(2), code in forwards
     while frame is not None and frame.f_code is not code:
-        nested = nested or frame.f_code in FORWARDS
+        nested = nested or frame.f_code in forwards
         frame = frame.f_back
     return frame, nested
 
