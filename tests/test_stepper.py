@@ -483,6 +483,7 @@ def test_a_script_of_ones_own(tmp_path):
                       "if len(sys.argv) > 1: loss + Tensor(np.ones(4))\n")
     done = minidl_step("-c", "c back; q", str(script), cwd=tmp_path)
     assert done.returncode == 0 and "called   mine.py:5  loss = x.tanh() * 2" in done.stdout and "bwd 1/2" in done.stdout
+    assert re.search(r"in +grad_y +loss ", done.stdout)
     failed = minidl_step("-c", "q", str(script), "fail", cwd=tmp_path)
     assert failed.returncode == 1 and "It stopped. ShapeError: add:" in failed.stdout and "bwd 2/2" in failed.stdout
     assert minidl_step("no_such_file.py").returncode == 2

@@ -12,6 +12,7 @@ import numpy as np
 
 from minidl.core.derivative import WATCHERS
 from minidl.core.op import OBSERVERS, OPS
+from minidl.core.site import call_site
 from minidl.core.tensor import Tensor
 
 
@@ -231,6 +232,7 @@ class step:  # noqa: N801 - reads like no_grad
         if threading.get_ident() != self.thread:
             yield from steps
             return
+        self.learn_names(calling_frame(call_site()[0], ())[0])  # what backward() is called on has its name by now
         counts = {}  # edge -> its contributions so far
         while True:
             outer, self.ran = self.ran, []
