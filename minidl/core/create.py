@@ -20,6 +20,8 @@ CPU_ARRAY = np.empty(0)  # says "on the CPU" to the layout functions
 
 def finished(array, dtype=None, device=None, requires_grad=False):
     """A fresh array as a leaf Tensor: in its dtype, on its device, in storage order."""
+    if isinstance(array, np.generic):
+        array = np.asarray(array)
     array = array if dtype is None else array.astype(dtype, copy=False)
     x = Tensor(stored(array if device is None else move(array, device)))
     return x.requires_grad_() if requires_grad else x
@@ -58,12 +60,12 @@ def raw_array(call, data):
         return move(data.array, "cpu")
     if isinstance(data, (list, tuple)):
         return nested(call, data)
-    if isinstance(data, (bool, int, float)):
+    if isinstance(data, (bool, int, float)) and not isinstance(data, np.generic):  # np.float64 is a float too
         if not isinstance(data, float) and not -2**63 <= data < 2**63:
             raise explained(DTypeError, call, "this integer does not fit into int64.", [f"it is {data}"], "Use a float.")
         return np.asarray(data, number_dtype(data))
     array = np.asarray(data)
-    if array.dtype.kind not in "biuf":
+    if array.dtype.kind not in "biuf" and not isinstance(data, np.ndarray):  # as_constant() names an array's dtype
         raise explained(DTypeError, call, f"numbers cannot be made of {type(data).__name__}.", [f"got {describe(data)}"],
                         "Pass a number, nested lists of numbers, or a NumPy array.")
     return as_constant(array).array
