@@ -9,6 +9,7 @@ from minidl.core.errors import ShapeError, explained, match_shapes
 from minidl.core.examples import normal
 from minidl.core.op import example, needs_grad, op
 from minidl.ops.broadcast import same_device
+from minidl.ops.shape import unsqueeze
 from minidl.ops.window import check_groups, conv_size, conv_window, same_dtype, unbatched
 
 EXAMPLES = [  # image, filters, settings: shared by the three ops
@@ -108,7 +109,10 @@ def conv1d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
     pattern = "C L" if input.ndim == 2 else "N C L"
     match_shapes("conv1d", x=(input, pattern), w=(weight, "O C/groups K"), groups=groups, b=(bias, "O"))
     stride, padding, dilation = beside_one(stride, 1), beside_one(padding, 0), beside_one(dilation, 1)
-    return conv2d(input.unsqueeze(-2), weight.unsqueeze(-2), bias, stride, padding, dilation, groups).squeeze(-2)
+    kernel = (1, weight.shape[2])
+    how = conv_window("conv1d", kernel, stride, padding, dilation)
+    conv_size("conv1d", (*input.shape[:-1], 1, input.shape[-1]), kernel, **how, letters="HL")  # errors in conv1d's own name
+    return conv2d(unsqueeze(input, -2), unsqueeze(weight, -2), bias, stride, padding, dilation, groups).squeeze(-2)
 
 
 def beside_one(value, neutral):

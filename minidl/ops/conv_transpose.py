@@ -6,6 +6,7 @@ from minidl.core.examples import normal
 from minidl.core.op import example, needs_grad, op
 from minidl.ops.broadcast import same_device
 from minidl.ops.conv import beside_one, conv2d, conv2d_grad_w
+from minidl.ops.shape import unsqueeze
 from minidl.ops.window import AXES, check_groups, pair, same_dtype, unbatched
 
 
@@ -47,7 +48,8 @@ def conv_transpose1d(input, weight, bias=None, stride=1, padding=0, output_paddi
     match_shapes("conv_transpose1d", x=(input, "C L" if input.ndim == 2 else "N C L"), w=(weight, "C O K"))
     stride, dilation = beside_one(stride, 1), beside_one(dilation, 1)
     padding, output_padding = beside_one(padding, 0), beside_one(output_padding, 0)
-    return conv_transpose2d(input.unsqueeze(-2), weight.unsqueeze(-2), bias, stride, padding, output_padding, groups, dilation).squeeze(-2)
+    y = conv_transpose2d(unsqueeze(input, -2), unsqueeze(weight, -2), bias, stride, padding, output_padding, groups, dilation)
+    return y.squeeze(-2)
 
 
 def _checked(call, x, weight, bias, stride, padding, output_padding, groups, dilation):

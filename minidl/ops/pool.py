@@ -9,6 +9,7 @@ from minidl.core.examples import distinct, integers, normal
 from minidl.core.op import example, needs_grad, op
 from minidl.core.tensor import Tensor
 from minidl.ops.conv import beside_one
+from minidl.ops.shape import unsqueeze
 from minidl.ops.window import pair, pool_window, unbatched
 
 
@@ -182,13 +183,15 @@ def adaptive_max_pool2d(x, output_size, return_indices=False):
 
 def max_pool1d(input, kernel_size, stride=None, padding=0, dilation=1, ceil_mode=False, return_indices=False):
     """The largest of every window along one axis: x (N, C, L) or (C, L). It is max_pool2d on images one pixel high."""
-    settings = beside_one(kernel_size, 1), _beside_stride(stride), beside_one(padding, 0), beside_one(dilation, 1)
-    return _one_high("max_pool1d", max_pool2d, input, *settings, ceil_mode, return_indices)
+    settings = beside_one(kernel_size, 1), _beside_stride(stride), beside_one(padding, 0), beside_one(dilation, 1), ceil_mode
+    _check_one_high("max_pool1d", input, *settings)
+    return _one_high("max_pool1d", max_pool2d, input, *settings, return_indices)
 
 
 def avg_pool1d(input, kernel_size, stride=None, padding=0, ceil_mode=False, count_include_pad=True):
     """The mean of every window along one axis: x (N, C, L) or (C, L)."""
     settings = beside_one(kernel_size, 1), _beside_stride(stride), beside_one(padding, 0)
+    _check_one_high("avg_pool1d", input, *settings, 1, ceil_mode)
     return _one_high("avg_pool1d", avg_pool2d, input, *settings, ceil_mode, count_include_pad)
 
 
@@ -205,8 +208,14 @@ def adaptive_max_pool1d(input, output_size, return_indices=False):
 def _one_high(call, pool, x, *settings):
     """Pool images one pixel high: positions w along the only row are positions along the axis."""
     match_shapes(call, x=(x, "C L" if x.ndim == 2 else "N C L"))
-    y = pool(x.unsqueeze(-2), *settings)
+    y = pool(unsqueeze(x, -2), *settings)
     return tuple(t.squeeze(-2) for t in y) if type(y) is tuple else y.squeeze(-2)
+
+
+def _check_one_high(call, x, *settings):
+    """The checks of pool_window() in the name of the one-axis function."""
+    match_shapes(call, x=(x, "C L" if x.ndim == 2 else "N C L"))
+    pool_window(call, (*(1, *x.shape)[-3:-1], 1, x.shape[-1]), *settings, letters="HL")
 
 
 def _beside_stride(stride):
@@ -225,7 +234,7 @@ def _adaptive_size(call, x, output_size):
         raise explained(ShapeError, call, "an image without pixels cannot be pooled.", [f"x: {x.shape}"], "Only the batch may be empty.")
     wanted = output_size if isinstance(output_size, (tuple, list)) else (output_size, output_size)
     if len(wanted) == 2:
-        wanted = [sizes[letter] if n is None else n for n, letter in zip(wanted, "HW", strict=True)]
+        wanted = tuple(sizes[letter] if n is None else n for n, letter in zip(wanted, "HW", strict=True))
     return pair(call, "output_size", wanted, 0)
 
 

@@ -4,6 +4,7 @@ import functools
 
 from minidl.backend.window import positions
 from minidl.core.errors import ArgumentError, DTypeError, ShapeError, describe, explained, match_shapes
+from minidl.ops.shape import unsqueeze
 
 AXES = ("height", "H"), ("width", "W")
 
@@ -40,30 +41,29 @@ def _named_padding(call, padding, kernel, stride, dilation):
     return tuple((total // 2, total - total // 2) for total in totals)
 
 
-def conv_size(call, x_shape, kernel, stride, padding, dilation):
+def conv_size(call, x_shape, kernel, stride, padding, dilation, letters="HW"):
     """(OH, OW) of a convolution; a kernel larger than the padded image is an error that shows the arithmetic."""
     size = tuple(map(positions, x_shape[-2:], kernel, stride, padding, dilation))
     if min(size) < 1:
         axis = 0 if size[0] < 1 else 1
         need = dilation[axis] * (kernel[axis] - 1) + 1 - x_shape[-2 + axis]
         raise explained(ShapeError, call, "the kernel is larger than the padded image.",
-                        [arithmetic(axis, x_shape[-2 + axis], kernel, stride, padding, dilation, size),
+                        [arithmetic(letters[axis], axis, x_shape[-2 + axis], kernel, stride, padding, dilation, size),
                          f"shapes: x {tuple(x_shape)}, kernel {tuple(kernel)}"],
                         f"Use padding={-(-need // 2)} or more, a smaller kernel, or a larger image.")
     return size
 
 
-def arithmetic(axis, length, kernel, stride, padding, dilation, size, ceil_mode=False):
+def arithmetic(letter, axis, length, kernel, stride, padding, dilation, size, ceil_mode=False):
     """OH = (H + 2·pad − d·(KH − 1) − 1) // s + 1 with its numbers."""
-    letter = AXES[axis][1]
     before, after = padding[axis]
     pads = f"2·{before}" if before == after else f"{before} + {after}"
     extra = f" + {stride[axis] - 1}" if ceil_mode else ""
     return (f"O{letter} = ({length} + {pads} − {dilation[axis]}·({kernel[axis]} − 1) − 1{extra}) // {stride[axis]} + 1 = {size[axis]}"
-            f"   with {letter} = {length}, K{letter} = {kernel[axis]}")
+            f"   with {letter} = {length}, K{letter.replace('L', '')} = {kernel[axis]}")
 
 
-def pool_window(call, x, kernel_size, stride, padding, dilation, ceil_mode):
+def pool_window(call, x, kernel_size, stride, padding, dilation, ceil_mode, letters="HW"):
     """The settings of a pooling as backends take them, with the output's size, for an image or its shape."""
     x_shape = tuple(getattr(x, "shape", x))
     if len(x_shape) != 4:
@@ -80,7 +80,8 @@ def pool_window(call, x, kernel_size, stride, padding, dilation, ceil_mode):
     if min(size) < 1:
         axis = 0 if size[0] < 1 else 1
         raise explained(ShapeError, call, "the kernel is larger than the padded image.",
-                        [arithmetic(axis, x_shape[2 + axis], kernel, stride, [(pad, pad) for pad in padding], dilation, size, ceil_mode),
+                        [arithmetic(letters[axis], axis, x_shape[2 + axis], kernel, stride, [(pad, pad) for pad in padding], dilation, size,
+                                    ceil_mode),
                          f"shapes: x {x_shape}, kernel {kernel}"],
                         "Use a smaller kernel, or a larger image.")
     if dilation != (1, 1):
@@ -123,8 +124,9 @@ def same_dtype(call, **tensors):
     found = {name: t.dtype for name, t in tensors.items() if t is not None}
     if len(set(found.values())) > 1:
         first = next(iter(found))
+        second = next(name for name in found if found[name] != found[first])
         raise explained(DTypeError, call, "the tensors must have one element type.", [f"{name}: {dtype}" for name, dtype in found.items()],
-                        f"Convert one of them, as in {first}.to(w.dtype).")
+                        f"Convert one of them, as in {first}.to({second}.dtype).")
 
 
 def unbatched(ndim):
@@ -137,7 +139,7 @@ def unbatched(ndim):
             x = args[0] if args else settings.get(name)
             if getattr(x, "ndim", None) != ndim - 1:
                 return function(*args, **settings)
-            y = function(x.unsqueeze(0), *args[1:], **settings) if args else function(**{**settings, name: x.unsqueeze(0)})
+            y = function(unsqueeze(x, 0), *args[1:], **settings) if args else function(**{**settings, name: unsqueeze(x, 0)})
             return tuple(t.squeeze(0) for t in y) if type(y) is tuple else y.squeeze(0)
 
         return call
