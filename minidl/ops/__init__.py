@@ -4,17 +4,23 @@ from minidl.ops.activation import *  # noqa: F403
 from minidl.ops.compare import *  # noqa: F403
 from minidl.ops.conv import *  # noqa: F403
 from minidl.ops.conv_transpose import *  # noqa: F403
+from minidl.ops.diagonal import *  # noqa: F403
 from minidl.ops.elementwise import *  # noqa: F403
 from minidl.ops.functions import *  # noqa: F403
 from minidl.ops.index import *  # noqa: F403
+from minidl.ops.linear_algebra import *  # noqa: F403
 from minidl.ops.loss import *  # noqa: F403
 from minidl.ops.matmul import *  # noqa: F403
 from minidl.ops.nonlinear import *  # noqa: F403
+from minidl.ops.order import *  # noqa: F403
 from minidl.ops.pool import *  # noqa: F403
+from minidl.ops.rearrange import *  # noqa: F403
 from minidl.ops.reduce import *  # noqa: F403
+from minidl.ops.scatter import *  # noqa: F403
 from minidl.ops.select import *  # noqa: F403
 from minidl.ops.shape import *  # noqa: F403
 from minidl.ops.softmax import *  # noqa: F403
+from minidl.ops.statistics import *  # noqa: F403
 from minidl.ops.unfold import *  # noqa: F403
 
 # a star import takes the ops that people call; gradients of ops (conv2d_grad_x) go by their full name

@@ -117,7 +117,7 @@ def var(x, dim=None, unbiased=True, keepdim=False, correction=None):
     x_shape, scale = array.shape, 2 / freedom if freedom else np.nan
 
     def backward(grad_y):
-        return spread(grad_y, x_shape, axes) * (x - x.mean(axes, True)) * scale if axes else grad_y * np.nan
+        return spread(grad_y, x_shape, axes) * (x - x.mean(axes, True)) * scale
 
     return y, backward
 
@@ -128,18 +128,11 @@ def variance(array, axes, keepdim, freedom):
     n = count(array.shape, axes)
     centre = add_up(wide, axes, True, wide.dtype)
     np.multiply(centre, 1 / n if n else np.nan, out=centre)
-    centred = wide - centre
+    centred = as_array(wide - centre)
     total = add_up(np.multiply(centred, centred, out=centred), axes, keepdim, wide.dtype)
     # n = correction is 0/0 where all deviations are 0, and infinite where they are not
     with np.errstate(all="ignore"):
         return np.divide(total, freedom, out=total).astype(array.dtype, copy=False)
-
-
-def std(x, dim=None, unbiased=True, keepdim=False, correction=None):
-    """Standard deviation: the square root of var(). Where all elements are equal its gradient is 0, as in PyTorch."""
-    square = var(x, dim, unbiased, keepdim, correction)
-    flat = square == 0  # the root has no slope there, and 0 · ∞ would make NaN of the gradient
-    return where(flat, square, where(flat, 1.0, square).sqrt())
 
 
 def extreme(call, array, axes, keepdim):
@@ -307,4 +300,4 @@ def any(x, dim=None, keepdim=False):
     return stored(as_array(x.array.any(axes_of("any", x.array.ndim, dim), keepdims=keepdim))), None
 
 
-__all__ = ["all", "amax", "amin", "any", "argmax", "argmin", "max", "mean", "min", "std", "sum", "var"]
+__all__ = ["all", "amax", "amin", "any", "argmax", "argmin", "max", "mean", "min", "sum", "var"]
