@@ -180,11 +180,14 @@ def cat(tensors, dim=0):
     arrays = _joinable("cat", tensors)
     ndim, shape = arrays[0].ndim, arrays[0].shape
     axis = one_axis("cat", dim, ndim)
+    if not ndim:
+        raise explained(ShapeError, "cat", "0-d tensors have no axis to be joined along.", ["tensors[0]: ()"],
+                        "Did you mean stack()? It makes a new axis.")
     for number, array in enumerate(arrays):
-        if not ndim or array.ndim != ndim or any(k != axis and n != m for k, (n, m) in enumerate(zip(array.shape, shape, strict=True))):
+        if array.ndim != ndim or any(k != axis and n != m for k, (n, m) in enumerate(zip(array.shape, shape, strict=True))):
             raise explained(ShapeError, "cat", f"shapes must agree in every axis but axis {axis}, the one they are joined along.",
                             [f"tensors[0]: {shape}", f"tensors[{number}]: {array.shape}"],
-                            "Did you mean stack()? It makes a new axis." if array.shape == shape else "Did you mean another dim=?")
+                            "Did you mean another dim=?")
     sizes = [array.shape[axis] for array in arrays]
     y = empty((*shape[:axis], sum(sizes), *shape[axis + 1:]), arrays[0].dtype, arrays[0])
     array_module(y).concatenate(arrays, axis, out=y)
