@@ -122,8 +122,9 @@ class ModuleList(_Numbered):
                 groups[-1][1] = k
             else:
                 groups.append([k, k, text])
-        return bracketed(self._get_name(), "", [
-            indented(f"({first}): {text}" if first == last else f"({first}-{last}): {last - first + 1} x {text}") for first, last, text in groups])
+        lines = [f"({first}): {text}" if first == last else f"({first}-{last}): {last - first + 1} x {text}"
+                 for first, last, text in groups]
+        return bracketed(self._get_name(), "", [indented(line) for line in lines])
 
 
 class ModuleDict(Module):
@@ -185,7 +186,8 @@ class ParameterList(Module):
     def append(self, parameter):
         """Add a parameter at the end."""
         if not isinstance(parameter, Parameter):
-            raise explained(DTypeError, "ParameterList.append", "it holds Parameters.", [f"got: {describe(parameter)}"], "Wrap it in nn.Parameter(...).")
+            raise explained(DTypeError, "ParameterList.append", "it holds Parameters.", [f"got: {describe(parameter)}"],
+                            "Wrap it in nn.Parameter(...).")
         self.register_parameter(str(len(self)), parameter)
         return self
 

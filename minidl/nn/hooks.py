@@ -5,9 +5,9 @@ too. So the inputs and the outputs each pass through one op that changes nothing
 """
 
 from minidl.core.errors import GraphError, explained
+from minidl.core.examples import normal
 from minidl.core.op import example, op
 from minidl.core.tensor import HookHandle, Tensor
-from minidl.core.examples import normal
 
 
 class Hooks:
@@ -72,7 +72,8 @@ class Heard:
         if isinstance(output, Tensor):
             return heard([output], self.hear_outputs)[0]
         if not isinstance(output, (tuple, list)):
-            raise explained(GraphError, f"{type(self.module).__name__}'s backward hook", "the module must return a Tensor, or a tuple of them.",
+            raise explained(GraphError, f"{type(self.module).__name__}'s backward hook",
+                            "the module must return a Tensor, or a tuple of them.",
                             [f"it returned a {type(output).__name__}"], "Put the hook on a module inside it.")
         return type(output)(heard(output, self.hear_outputs))
 

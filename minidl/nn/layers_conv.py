@@ -27,14 +27,15 @@ class _Convolution(Module):
                             f"A depthwise convolution has groups = in_channels = {in_channels} and out_channels a multiple of it.")
         if padding_mode not in (("zeros",) if self.transposed else PADDING_MODES):
             raise explained(ArgumentError, name, "there is no such padding_mode here.", [f"padding_mode: {padding_mode!r}"],
-                            "A transposed convolution has 'zeros' only." if self.transposed else f"It is one of {', '.join(PADDING_MODES)}.")
+                            "Use 'zeros'." if self.transposed else f"It is one of {', '.join(PADDING_MODES)}.")
         self.in_channels, self.out_channels, self.groups, self.padding_mode = in_channels, out_channels, groups, padding_mode
         self.kernel_size, self.stride, self.dilation, self.output_padding = (
             tupled(value, self.axes) for value in (kernel_size, stride, dilation, output_padding))
         self.padding = padding if isinstance(padding, str) else tupled(padding, self.axes)
         if isinstance(padding, str) and (padding not in ("same", "valid") or padding == "same" and set(self.stride) != {1}):
             raise explained(ArgumentError, name, "padding is a size, 'valid', or, with stride 1, 'same'.",
-                            [f"padding: {padding!r}, stride: {self.stride}"], "Give the padding as a number, as in padding=kernel_size // 2.")
+                            [f"padding: {padding!r}, stride: {self.stride}"],
+                            "Give the padding as a number, as in padding=kernel_size // 2.")
         first, second = (in_channels, out_channels) if self.transposed else (out_channels, in_channels)
         self.weight = empty_parameter((first, second // groups, *self.kernel_size), device, dtype)
         self.register_parameter("bias", empty_parameter((out_channels,), device, dtype) if bias else None)
@@ -53,7 +54,8 @@ class _Convolution(Module):
         sides = []  # F.pad takes the last axis first
         for k in reversed(range(self.axes)):
             total = self.dilation[k] * (self.kernel_size[k] - 1)
-            sides += {"same": (total // 2, total - total // 2), "valid": (0, 0)}[self.padding] if isinstance(self.padding, str) else (self.padding[k],) * 2
+            by_word = {"same": (total // 2, total - total // 2), "valid": (0, 0)}
+            sides += by_word[self.padding] if isinstance(self.padding, str) else (self.padding[k],) * 2
         return F.pad(x, sides, mode=self.padding_mode), 0
 
     def extra_repr(self):
@@ -127,7 +129,8 @@ class ConvTranspose2d(_Convolution):
 
     def forward(self, x, output_size=None):
         """The transposed convolution of x with the weight, plus the bias."""
-        return F.conv_transpose2d(x, self.weight, self.bias, self.stride, self.padding, self.extra_rows(x, output_size), self.groups, self.dilation)
+        return F.conv_transpose2d(x, self.weight, self.bias, self.stride, self.padding, self.extra_rows(x, output_size), self.groups,
+                                  self.dilation)
 
 
 class ConvTranspose1d(ConvTranspose2d):
@@ -140,7 +143,8 @@ class ConvTranspose1d(ConvTranspose2d):
 
     def forward(self, x, output_size=None):
         """The transposed convolution of x with the weight, plus the bias."""
-        return F.conv_transpose1d(x, self.weight, self.bias, self.stride, self.padding, self.extra_rows(x, output_size), self.groups, self.dilation)
+        return F.conv_transpose1d(x, self.weight, self.bias, self.stride, self.padding, self.extra_rows(x, output_size), self.groups,
+                                  self.dilation)
 
 
 class Unfold(Configured):

@@ -12,10 +12,12 @@ class _Loss(Module):
         super().__init__()
         name = type(self).__name__
         if size_average is not None or reduce is not None:
-            raise explained(ArgumentError, name, "size_average and reduce are long gone.", [f"size_average={size_average}, reduce={reduce}"],
+            raise explained(ArgumentError, name, "size_average and reduce are long gone.",
+                            [f"size_average={size_average}, reduce={reduce}"],
                             "Use reduction='mean', 'sum' or 'none'.")
         if reduction not in ("mean", "sum", "none"):
-            raise explained(ArgumentError, name, "there is no such reduction.", [f"reduction: {reduction!r}"], "Use 'mean', 'sum' or 'none'.")
+            raise explained(ArgumentError, name, "there is no such reduction.", [f"reduction: {reduction!r}"],
+                            "Use 'mean', 'sum' or 'none'.")
         self.reduction = reduction
 
 

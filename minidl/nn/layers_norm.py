@@ -47,8 +47,8 @@ class _RunningNorm(Module):
     def check(self, x):
         """x must have one of the numbers of axes this layer is for."""
         if x.ndim not in self.axes:
-            raise explained(ShapeError, type(self).__name__, f"x must have {' or '.join(map(str, self.axes))} axes.", [f"x: shape {x.shape}"],
-                            f"Use the layer for {'images' if x.ndim == 4 else 'sequences'} instead." if x.ndim in (2, 3, 4) else "Add or flatten axes.")
+            raise explained(ShapeError, type(self).__name__, f"x must have {' or '.join(map(str, self.axes))} axes.",
+                            [f"x: shape {x.shape}"], f"Use the {'1d' if x.ndim < 4 else '2d'} form of the layer, or flatten x.")
 
     def extra_repr(self):
         """The settings."""
@@ -99,7 +99,8 @@ class InstanceNorm2d(_RunningNorm):
 
     axes = (3, 4)
 
-    def __init__(self, num_features, eps=1e-5, momentum=0.1, affine=False, track_running_stats=False, device=None, dtype=None, *, bias=True):
+    def __init__(self, num_features, eps=1e-5, momentum=0.1, affine=False, track_running_stats=False, device=None, dtype=None, *,
+                 bias=True):
         super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype, bias)
 
     def forward(self, x):
@@ -144,7 +145,10 @@ class LayerNorm(Module):
 
 
 class RMSNorm(Module):
-    """y = x / √(mean of x² + eps) · weight, the mean over the last axes, those of normalized_shape. eps None is the dtype's smallest step."""
+    """y = x / √(mean of x² + eps) · weight, the mean over the last axes, those of normalized_shape.
+
+    eps=None stands for the smallest step of x's dtype.
+    """
 
     def __init__(self, normalized_shape, eps=None, elementwise_affine=True, device=None, dtype=None):
         super().__init__()
@@ -173,7 +177,8 @@ class GroupNorm(Module):
         super().__init__()
         if num_channels % num_groups:
             raise explained(ArgumentError, "GroupNorm", "num_groups must divide num_channels.",
-                            [f"num_groups = {num_groups}, num_channels = {num_channels}"], "The groups come first: GroupNorm(groups, channels).")
+                            [f"num_groups = {num_groups}, num_channels = {num_channels}"],
+                            "The groups come first: GroupNorm(groups, channels).")
         self.num_groups, self.num_channels, self.eps, self.affine = num_groups, num_channels, eps, affine
         self.register_parameter("weight", empty_parameter((num_channels,), device, dtype) if affine else None)
         self.register_parameter("bias", empty_parameter((num_channels,), device, dtype) if affine and bias else None)

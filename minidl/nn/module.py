@@ -4,6 +4,7 @@ What belongs to whom is found by assignment: self.weight = Parameter(...), self.
 is in state.py, hooks are in hooks.py, the layers are in layers_*.py.
 """
 
+import itertools
 import threading
 
 from minidl.core.config import no_grad
@@ -33,7 +34,7 @@ def current_path():
     if not running:
         return None
     parts = []
-    for outer, inner in zip(running, running[1:]):  # noqa: B905 - pairs of neighbours
+    for outer, inner in itertools.pairwise(running):
         names = [name for name, module in outer.named_modules(remove_duplicate=False) if module is inner and name]
         parts.append(names[0] if names else type(inner).__name__)
     return ".".join(parts)
@@ -82,8 +83,10 @@ class Module:
                 if value is not None and not (kind == "_buffers" and isinstance(value, Tensor)):
                     word, needed = {"_parameters": ("parameter", "Parameter"), "_modules": ("module", "Module"),
                                     "_buffers": ("buffer", "Tensor")}[kind]
-                    raise explained(DTypeError, f"{type(self).__name__}.{name} = ...", f"{name!r} is a {word}, so it takes a {needed} or None.",
-                                    [f"assigned: {describe(value)}"], f"Delete it first (del module.{name}), or write into it: module.{name}.copy_(...).")
+                    raise explained(DTypeError, f"{type(self).__name__}.{name} = ...",
+                                    f"{name!r} is a {word}, so it takes a {needed} or None.",
+                                    [f"assigned: {describe(value)}"],
+                                    f"Delete it first (del module.{name}), or write into it: module.{name}.copy_(...).")
                 own[kind][name] = value
                 return
         object.__setattr__(self, name, value)
@@ -142,7 +145,7 @@ class Module:
         self._check_name("add_module", name, "_modules")
         if module is not None and not isinstance(module, Module):
             raise explained(DTypeError, "add_module", "a module must be a Module or None.", [f"{name}: {describe(module)}"],
-                            "Call the class: nn.ReLU(), not nn.ReLU." if isinstance(module, type) else "Write it as a class derived from nn.Module.")
+                            "Call the class (nn.ReLU(), not nn.ReLU), or derive it from nn.Module.")
         self._modules[name] = module
 
     register_module = add_module
@@ -208,7 +211,8 @@ class Module:
             inner = module._modules.get(name)
             if inner is None:
                 raise explained(AttributeError, "get_submodule", f"{type(module).__name__} has no module {name!r}.",
-                                [f"path: {target!r}", f"it has: {', '.join(module._modules) or 'none'}"], "Check the path; model.named_modules() lists all.")
+                                [f"path: {target!r}", f"it has: {', '.join(module._modules) or 'none'}"],
+                                "Check the path; model.named_modules() lists all.")
             module = inner
         return module
 

@@ -80,7 +80,8 @@ def _mismatch(module, given, own, missing, unexpected, misshapen):
     facts = [f"{len(own)} names in the model, {len(given)} in the state dict, {len(own.keys() & given.keys())} in both"]
     facts += _listed("missing (only in the model)", [f"{path} {own[path][0][own[path][1]].shape}" for path in missing])
     facts += _listed("unexpected (only in the state dict)", [f"{path} {given[path].shape}" for path in unexpected])
-    facts += _listed("misshapen", [f"{path}: the model has {own[path][0][own[path][1]].shape}, the state dict {given[path].shape}" for path in misshapen])
+    facts += _listed("misshapen", [f"{path}: the model has {own[path][0][own[path][1]].shape}, the state dict {given[path].shape}"
+                                   for path in misshapen])
     return explained(StateError, f"{type(module).__name__}.load_state_dict", "names and shapes must be the model's.", facts,
                      _guess(given, own, missing, unexpected, misshapen))
 

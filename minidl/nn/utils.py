@@ -62,7 +62,8 @@ def parameters_to_vector(parameters):
     """All parameters as one vector, in order; differentiable."""
     parts = [param.reshape((-1,)) for param in parameters]
     if not parts:
-        raise explained(ArgumentError, "parameters_to_vector", "there are no parameters.", [], "Pass model.parameters(); a generator can be used once only.")
+        raise explained(ArgumentError, "parameters_to_vector", "there are no parameters.", [],
+                        "Pass model.parameters(); a generator can be used once only.")
     return cat(parts)
 
 
@@ -73,7 +74,8 @@ def vector_to_parameters(vec, parameters):
     count = sum(param.numel() for param in parameters)
     if vec.shape != (count,):
         raise explained(ShapeError, "vector_to_parameters", "the vector must hold one number per parameter element.",
-                        [f"vector: shape {vec.shape}", f"parameters: {count} elements in {len(parameters)} tensors"], "Make it with parameters_to_vector().")
+                        [f"vector: shape {vec.shape}", f"parameters: {count} elements in {len(parameters)} tensors"],
+                        "Make it with parameters_to_vector().")
     start = 0
     for param in parameters:
         param._write("vector_to_parameters", vec[start:start + param.numel()].reshape(param.shape))

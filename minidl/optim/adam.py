@@ -20,8 +20,8 @@ class Adam(Optimizer):
     def __init__(self, params, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0, amsgrad=False, *, foreach=None, maximize=False,
                  fused=None, decoupled_weight_decay=False):
         check_settings(type(self).__name__, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
-        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "amsgrad": amsgrad, "maximize": maximize,
-                                  "decoupled_weight_decay": decoupled_weight_decay or self.decoupled})
+        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "amsgrad": amsgrad,
+                                  "maximize": maximize, "decoupled_weight_decay": decoupled_weight_decay or self.decoupled})
 
     def begin(self, param, state, group):
         """The two averages, and how far they still are from having seen enough."""

@@ -17,7 +17,8 @@ class LambdaLR(LRScheduler):
         count = len(optimizer.param_groups)
         self.lr_lambdas = list(lr_lambda) if isinstance(lr_lambda, (list, tuple)) else [lr_lambda] * count
         if len(self.lr_lambdas) != count:
-            raise explained(ArgumentError, "LambdaLR", "one function per parameter group.", [f"{len(self.lr_lambdas)} functions, {count} groups"],
+            raise explained(ArgumentError, "LambdaLR", "one function per parameter group.",
+                            [f"{len(self.lr_lambdas)} functions, {count} groups"],
                             "Pass a single function to use it for all.")
         super().__init__(optimizer, last_epoch)
 
@@ -150,7 +151,7 @@ class ConstantLR(_Ramp):
 class CosineAnnealingLR(LRScheduler):
     """From base to eta_min along half a cosine of T_max epochs: lr = eta_min + (base − eta_min) · (1 + cos(π · epoch / T_max)) / 2."""
 
-    def __init__(self, optimizer, T_max, eta_min=0.0, last_epoch=-1):  # noqa: N803 - PyTorch's name
+    def __init__(self, optimizer, T_max, eta_min=0.0, last_epoch=-1):
         self.T_max, self.eta_min = T_max, eta_min
         super().__init__(optimizer, last_epoch)
 
@@ -179,26 +180,31 @@ class SequentialLR(LRScheduler):
     def __init__(self, optimizer, schedulers, milestones, last_epoch=-1):
         if len(milestones) != len(schedulers) - 1 or not schedulers:
             raise explained(ArgumentError, "SequentialLR", "between every two schedules there is one milestone.",
-                            [f"{len(schedulers)} schedules, {len(milestones)} milestones"], "Name the epochs at which the second, third, ... begin.")
+                            [f"{len(schedulers)} schedules, {len(milestones)} milestones"],
+                            "Name the epochs at which the second, third, ... begin.")
         for scheduler in schedulers:
             if isinstance(scheduler, ReduceLROnPlateau) or scheduler.optimizer is not optimizer:
                 raise explained(ArgumentError, "SequentialLR", "all schedules must be of this optimiser, and none may need a metric.",
-                                [f"{type(scheduler).__name__} is of {'another optimiser' if scheduler.optimizer is not optimizer else 'this one'}"],
+                                [f"{type(scheduler).__name__} is of {'this' if scheduler.optimizer is optimizer else 'another'} optimiser"],
                                 "Step ReduceLROnPlateau by itself.")
         self.optimizer, self._schedulers, self._milestones = optimizer, list(schedulers), list(milestones)
-        self.last_epoch = last_epoch + 1
         for group in optimizer.param_groups:
             group["lr"] = group["initial_lr"]
         self._undo()
-        first = self._schedulers[bisect_right(self._milestones, 0)]
-        first._begin()
-        self._last_lr = first.get_last_lr()
+        self._begin()
+        self.last_epoch = last_epoch + 1
 
     def _begin(self):
-        """Inside another SequentialLR: the first schedule begins."""
-        self.last_epoch = 0
-        self._schedulers[bisect_right(self._milestones, 0)]._begin()
-        self._last_lr = self.present()
+        """Inside another SequentialLR that begins with this one: its first schedule begins."""
+        first = self._schedulers[bisect_right(self._milestones, 0)]
+        first._begin()
+        self.last_epoch, self._last_lr = 0, first.get_last_lr()
+
+    def jump(self, epoch):
+        """Inside another SequentialLR that changes over to this one."""
+        number = bisect_right(self._milestones, epoch)
+        self._schedulers[number].jump(epoch - (self._milestones[number - 1] if number else 0))
+        self.last_epoch, self._last_lr = epoch, self._schedulers[number].get_last_lr()
 
     def _undo(self):
         """Take back the steps that the schedules made when they were built, each on top of the one before."""
@@ -230,5 +236,5 @@ class SequentialLR(LRScheduler):
             scheduler.load_state_dict(state)
 
 
-__all__ = ["LRScheduler", "LambdaLR", "StepLR", "MultiStepLR", "ExponentialLR", "LinearLR", "ConstantLR", "CosineAnnealingLR", "SequentialLR",
-           "OneCycleLR", "ReduceLROnPlateau"]
+__all__ = ["LRScheduler", "LambdaLR", "StepLR", "MultiStepLR", "ExponentialLR", "LinearLR", "ConstantLR", "CosineAnnealingLR",
+           "SequentialLR", "OneCycleLR", "ReduceLROnPlateau"]

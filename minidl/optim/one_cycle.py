@@ -20,7 +20,8 @@ class OneCycleLR(LRScheduler):
         if self.total_steps <= 0 or not 0 <= pct_start <= 1 or anneal_strategy not in ("cos", "linear"):
             raise explained(ArgumentError, "OneCycleLR", "it needs the number of steps, a share pct_start, and the strategy cos or linear.",
                             [f"total_steps = {total_steps}, epochs = {epochs}, steps_per_epoch = {steps_per_epoch}",
-                             f"pct_start = {pct_start}, anneal_strategy = {anneal_strategy!r}"], "Pass total_steps, or epochs and steps_per_epoch.")
+                             f"pct_start = {pct_start}, anneal_strategy = {anneal_strategy!r}"],
+                             "Pass total_steps, or epochs and steps_per_epoch.")
         self.anneal_strategy, self.cycle_momentum = anneal_strategy, cycle_momentum
         up = pct_start * self.total_steps - 1
         down = [(2 * up, "max_lr", "initial_lr", "base_momentum", "max_momentum"),
@@ -40,7 +41,8 @@ class OneCycleLR(LRScheduler):
     def _prepare(self, optimizer, max_lr, base_momentum, max_momentum, div_factor, final_div_factor):
         """Write the corners of the cycle into every group."""
         for number, group in enumerate(optimizer.param_groups):
-            rate, low, high = (value[number] if isinstance(value, (list, tuple)) else value for value in (max_lr, base_momentum, max_momentum))
+            corners = (max_lr, base_momentum, max_momentum)
+            rate, low, high = (value[number] if isinstance(value, (list, tuple)) else value for value in corners)
             group.update(max_lr=rate, initial_lr=rate / div_factor, min_lr=rate / div_factor / final_div_factor)
             if self.cycle_momentum:
                 group.update(max_momentum=high, base_momentum=low)

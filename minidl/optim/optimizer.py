@@ -68,7 +68,8 @@ class Optimizer:
                             "Leave it out of one of them.")
         missing = [name for name, value in group.items() if value is required]
         if missing:
-            raise explained(ArgumentError, type(self).__name__, f"{missing[0]} has no default.", [f"the group has: {', '.join(param_group)}"],
+            raise explained(ArgumentError, type(self).__name__, f"{missing[0]} has no default.",
+                            [f"the group has: {', '.join(param_group)}"],
                             f"Pass {missing[0]}=.")
         self.param_groups.append(group)
 
@@ -108,7 +109,8 @@ class Optimizer:
         saved = state_dict["param_groups"]
         sizes, saved_sizes = ([len(group["params"]) for group in groups] for groups in (self.param_groups, saved))
         if sizes != saved_sizes:
-            raise explained(StateError, f"{type(self).__name__}.load_state_dict", "the groups must hold as many parameters as the saved ones.",
+            raise explained(StateError, f"{type(self).__name__}.load_state_dict",
+                            "the groups must hold as many parameters as the saved ones.",
                             [f"parameters per group: {sizes}", f"saved: {saved_sizes}"], "Build the optimiser the same way before loading.")
         owners = {number: param for group, old in zip(self.param_groups, saved, strict=True)
                   for number, param in zip(old["params"], group["params"], strict=True)}
@@ -173,5 +175,6 @@ def check_settings(call, **settings):
         numbers = value if isinstance(value, (tuple, list)) else (value,)
         low_enough = all(number < 1 for number in numbers) if isinstance(value, (tuple, list)) else True
         if not low_enough or any(not 0 <= number < math.inf for number in numbers):
-            raise explained(ArgumentError, call, f"{name} must not be negative{'' if low_enough else ', and below 1'}.", [f"{name} = {value}"],
+            raise explained(ArgumentError, call, f"{name} must not be negative{'' if low_enough else ', and below 1'}.",
+                            [f"{name} = {value}"],
                             "Learning rates lie between 1e-5 and 1, most other settings between 0 and 1.")

@@ -13,13 +13,15 @@ class ReduceLROnPlateau(LRScheduler):
     "abs" subtracts or adds the threshold instead. For `cooldown` epochs after a change bad epochs are not counted.
     """
 
-    def __init__(self, optimizer, mode="min", factor=0.1, patience=10, threshold=1e-4, threshold_mode="rel", cooldown=0, min_lr=0, eps=1e-8):
+    def __init__(self, optimizer, mode="min", factor=0.1, patience=10, threshold=1e-4, threshold_mode="rel", cooldown=0, min_lr=0,
+                 eps=1e-8):
         if factor >= 1 or mode not in ("min", "max") or threshold_mode not in ("rel", "abs"):
             raise explained(ArgumentError, "ReduceLROnPlateau", "factor must be below 1, mode min or max, threshold_mode rel or abs.",
                             [f"factor = {factor}, mode = {mode!r}, threshold_mode = {threshold_mode!r}"], "mode='max' is for accuracies.")
         groups = optimizer.param_groups
         if isinstance(min_lr, (list, tuple)) and len(min_lr) != len(groups):
-            raise explained(ArgumentError, "ReduceLROnPlateau", "one min_lr per parameter group.", [f"{len(min_lr)} of them, {len(groups)} groups"],
+            raise explained(ArgumentError, "ReduceLROnPlateau", "one min_lr per parameter group.",
+                            [f"{len(min_lr)} of them, {len(groups)} groups"],
                             "Pass one number to use it for all.")
         self.optimizer, self.mode, self.factor, self.patience, self.threshold = optimizer, mode, factor, patience, threshold
         self.threshold_mode, self.cooldown, self.eps = threshold_mode, cooldown, eps

@@ -12,13 +12,15 @@ class SGD(Optimizer):
         p ← p − lr · v                                (nesterov: p − lr · (g + momentum · v))
     """
 
-    def __init__(self, params, lr=1e-3, momentum=0, dampening=0, weight_decay=0, nesterov=False, *, maximize=False, foreach=None, fused=None):
+    def __init__(self, params, lr=1e-3, momentum=0, dampening=0, weight_decay=0, nesterov=False, *, maximize=False, foreach=None,
+                 fused=None):
         check_settings("SGD", lr=lr, momentum=momentum, weight_decay=weight_decay)
         if nesterov and (momentum <= 0 or dampening != 0):
-            raise explained(ArgumentError, "SGD", "nesterov needs momentum and no dampening.", [f"momentum = {momentum}, dampening = {dampening}"],
+            raise explained(ArgumentError, "SGD", "nesterov needs momentum and no dampening.",
+                            [f"momentum = {momentum}, dampening = {dampening}"],
                             "Pass momentum=0.9, for example.")
-        super().__init__(params, {"lr": lr, "momentum": momentum, "dampening": dampening, "weight_decay": weight_decay, "nesterov": nesterov,
-                                  "maximize": maximize})
+        super().__init__(params, {"lr": lr, "momentum": momentum, "dampening": dampening, "weight_decay": weight_decay,
+                                  "nesterov": nesterov, "maximize": maximize})
 
     def begin(self, param, state, group):
         """The velocity, if there is momentum."""
@@ -42,7 +44,7 @@ class SGD(Optimizer):
 
 
 def decayed(array, grad, weight_decay, maximize):
-    """The gradient to go against: that of the loss (or of its negative, to maximise) plus weight_decay · p. A new array or `grad` itself."""
+    """The gradient to go against: that of the loss (or of its negative, to maximise) plus weight_decay · p. `grad` stays as it is."""
     if maximize:
         grad = -grad
     return grad + array * weight_decay if weight_decay else grad
