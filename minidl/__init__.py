@@ -33,7 +33,7 @@ half, float, double, short, int, long = float16, float32, float64, int16, int32,
 
 SUBMODULES = ("autograd", "backend", "bench", "core", "cuda", "data", "lessons", "models", "nn", "ops", "optim", "planted",
               "stepper", "train")
-ELSEWHERE = {"check": "minidl.core.gradcheck", "detect_anomaly": "minidl.core.anomaly", "debug": "minidl.core.debug",
+ELSEWHERE = {"check": "minidl.core.gradcheck", "step": "minidl.stepper", "detect_anomaly": "minidl.core.anomaly", "debug": "minidl.core.debug",
              "profile": "minidl.core.profile"}  # public names whose files are imported when first used
 
 

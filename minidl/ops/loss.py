@@ -68,8 +68,8 @@ def cross_entropy(x, target, weight=None, ignore_index=-100, reduction="mean", l
     """
     axis, soft = check_cross_entropy(x, target, weight, ignore_index)
     if not 0 <= label_smoothing <= 1:
-        raise explained(ArgumentError, "cross_entropy", "label_smoothing is a share between 0 and 1.", [f"label_smoothing: {label_smoothing}"],
-                        "0.1 is usual.")
+        raise explained(ArgumentError, "cross_entropy", "label_smoothing is a share between 0 and 1.",
+                        [f"label_smoothing: {label_smoothing}"], "0.1 is usual.")
     array = floating(x)
     C, w, labels = array.shape[axis], class_weights(weight, array, axis), target.array
     logs = backend.run("log_softmax", array, dim=axis)
