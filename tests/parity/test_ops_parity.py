@@ -13,8 +13,6 @@ from tests.parity.cases import DTYPE_LINES, LINES  # noqa: E402
 TWINS = {  # ops whose PyTorch twin is not simply the function of the same name with the same arguments
     "getitem": lambda x, index: x[index],
     "einsum": lambda operands, equation: torch.einsum(equation, *operands),
-    "max_along": lambda x, *a, **k: tuple(torch.max(x, *a, **k)),
-    "min_along": lambda x, *a, **k: tuple(torch.min(x, *a, **k)),
     "maximum": lambda x, other: torch.maximum(x, torch.as_tensor(other, dtype=x.dtype)),  # minidl takes numbers too
     "minimum": lambda x, other: torch.minimum(x, torch.as_tensor(other, dtype=x.dtype)),
     "expand": torch.Tensor.expand,
@@ -40,6 +38,7 @@ def twin(name):
     """The PyTorch function that an op stands for, or None."""
     if name in TWINS:
         return TWINS[name]
+    name = name.removesuffix("_along").removesuffix("_of_all")  # max(x, dim) and max(x) are two ops, one function in PyTorch
     return next((getattr(place, name) for place in (torch.nn.functional, torch, torch.Tensor) if hasattr(place, name)), None)
 
 
@@ -133,3 +132,47 @@ def _dtype_of(library, code, values):
     except (RuntimeError, TypeError, minidl.core.errors.MinidlError):
         return "refused"
     return [str(y.dtype).replace("torch.", "") for y in outputs]
+
+
+def random_index(rng, shape):
+    """An index of every kind PyTorch has, mixed: ints, slices, None, ..., integer arrays that broadcast, one mask."""
+    items, axis, common, masked = [], 0, [(2,), (1,), (3, 2), ()][rng.integers(4)], False
+    while axis < len(shape):
+        n, kind = shape[axis], rng.choice(["int", "slice", "none", "array", "array", "mask", "stop"])
+        if kind == "stop":
+            break
+        if kind == "none":
+            items.append(None)
+            continue
+        if kind == "int":
+            items.append(int(rng.integers(-n, n)))
+        elif kind == "array":
+            items.append(rng.integers(-n, n, common[rng.integers(len(common) + 1):]))
+        elif kind == "mask" and not masked:
+            items.append(np.arange(n) == rng.integers(n))  # one True: broadcasts with any array
+            masked = True
+        else:
+            items.append(slice(*([None, int(rng.integers(-n, n + 1))][rng.integers(2)] for _ in range(2)), [None, 1, 2][rng.integers(3)]))
+        axis += 1
+    if rng.random() < 0.3 and len(items) < 6:
+        items.insert(rng.integers(len(items) + 1), ...) if axis == len(shape) else items.append(...)
+    return tuple(items)
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_random_indices(seed):
+    rng = np.random.default_rng(seed)
+    shape = tuple(rng.integers(1, 5, rng.integers(1, 5)))
+    x, index = np.asarray(rng.standard_normal(shape)), random_index(rng, shape)
+    compare(lambda library, values: [values[0][values[1]] * values[0].sum()], [x, index], seed=seed)
+
+
+@pytest.mark.parametrize("seed", range(100))
+def test_random_products(seed):
+    rng = np.random.default_rng(seed)
+    sizes = {letter: int(rng.integers(0, 4)) for letter in "abcd"}
+    terms = ["".join(rng.choice(list("abcd"), rng.integers(0, 4))) for _ in range(rng.integers(1, 4))]
+    output = "".join(letter for letter in rng.permutation(list("abcd")) if any(letter in t for t in terms) and rng.random() < 0.5)
+    values = [np.asarray(rng.standard_normal([sizes[letter] for letter in term])) for term in terms]
+    equation = f"{','.join(terms)}->{output}"
+    compare(lambda library, values: [library.module.einsum(equation, *values)], values, seed=seed)
