@@ -331,7 +331,7 @@ class HookHandle:
 
 def as_constant(array):
     """A NumPy or CuPy array as a Tensor outside the graph, without a copy; refuses element types minidl does not have."""
-    if array.dtype not in DTYPES:
+    if array.dtype.newbyteorder("=") not in DTYPES:
         raise explained(DTypeError, "tensor", f"{array.dtype} is not an element type of minidl.",
                         [f"it has: {', '.join(d.name for d in DTYPES)}"], "Convert the array first, as in array.astype(np.float32).")
     return Tensor(array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("=")))
