@@ -184,7 +184,7 @@ def pick(call, x, dim, keepdim):
     array = x.array
     axis, = axes_of(call, array.ndim, int(dim)) or (None,)
     shape, xp = array.shape, array_module(array)
-    indices = first_position(call, array, axis, True)
+    indices = first_position(call, array, axis, True, call)
     if axis is None:
         return array.copy(), indices, lambda grad_y, _: grad_y
     values = stored(xp.take_along_axis(array, indices, axis))
@@ -200,10 +200,10 @@ def pick(call, x, dim, keepdim):
     return values, indices, backward
 
 
-def first_position(call, array, axis, keepdim):
+def first_position(call, array, axis, keepdim, caller):
     """The position of the first largest or smallest element, along one axis or in the flattened array."""
     if not (array.size if axis is None else array.shape[axis]):
-        raise explained(ShapeError, f"arg{call}", f"no elements have no {call}imum.", [f"shape: {array.shape}"],
+        raise explained(ShapeError, caller, f"no elements have no {call}imum.", [f"shape: {array.shape}"],
                         "Reduce over an axis that is not empty.")
     xp = array_module(array)
     found = getattr(xp, f"arg{call}")(array, axis, keepdims=keepdim)
@@ -275,7 +275,7 @@ def argmin(x, dim=None, keepdim=False):
 def position(call, x, dim, keepdim):
     """argmax and argmin of a tensor."""
     axes = () if dim is None else axes_of(f"arg{call}", x.array.ndim, int(dim))
-    return first_position(call, x.array, axes[0] if axes else None, keepdim)
+    return first_position(call, x.array, axes[0] if axes else None, keepdim, f"arg{call}")
 
 
 @op("x", examples=[example(booleans(2, 3)), example(integers(0, 2, 2, 3), dim=1, keepdim=True)],
