@@ -1,152 +1,13 @@
-"""The ops of functions, activation, statistics, scatter, diagonal, rearrange and linear_algebra against PyTorch.
-
-Every case draws random calls. A call runs in both libraries from the same text, so names, argument order and keywords
-are compared as well as outputs, gradients, second order and dtypes. Corners (kinks, ties, zeros) are drawn on purpose.
-"""
-
-import itertools
-import math
+"""Functions, activations, statistics and order against PyTorch. Corners (kinks, ties, zeros) are drawn on purpose."""
 
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch", reason="PyTorch is not installed (the extra `parity`)")
+from tests.parity.drawn import OURS, QUIET, Cases, Dice, axis_of, compare, numbers, pair, shape_of
 
-from minidl import ops  # noqa: E402 - after the skip
-from minidl.core.derivative import grad  # noqa: E402
-from minidl.core.tensor import Tensor  # noqa: E402
-
-pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # PyTorch's own remarks about these calls
-DRAWS = 40
-inf = math.inf
-
-
-class Names:
-    """Look a name up in several places: minidl.ops holds in one place what PyTorch spreads over several."""
-
-    def __init__(self, tensor, *places):
-        self.tensor, self.places = tensor, places
-
-    def __getattr__(self, name):
-        return next(getattr(place, name) for place in self.places if hasattr(place, name))
-
-
-OURS = Names(lambda array, requires_grad=False: Tensor(np.array(array), requires_grad), ops)
-THEIRS = Names(lambda array, requires_grad=False: torch.tensor(np.asarray(array), requires_grad=requires_grad),
-               torch, torch.nn.functional, torch.linalg)
-
-
-def flat(result):
-    """Tensors in a tuple, whether one came or several."""
-    if isinstance(result, (tuple, list)):
-        return tuple(itertools.chain.from_iterable(flat(r) for r in result))
-    return (result,)
-
-
-def ours_array(t):
-    return np.asarray(t.array)
-
-
-def theirs_array(t):
-    return t.detach().numpy()
-
-
-def assert_same(name, mine, other, tolerance):
-    """Equal shape and dtype; equal NaN and infinities; finite values within tolerance of their size."""
-    assert mine.dtype == other.dtype, f"{name}: {mine.dtype} here, {other.dtype} there"
-    assert mine.shape == other.shape, f"{name}: {mine.shape} here, {other.shape} there"
-    if mine.dtype.kind != "f":
-        assert (mine == other).all(), f"{name}: {mine} here, {other} there"
-        return
-    odd = ~np.isfinite(other)
-    assert np.array_equal(mine[odd], other[odd], equal_nan=True), f"{name}: {mine} here, {other} there"
-    error = np.abs(mine[~odd].astype(np.float64) - other[~odd])
-    worst = (error / np.maximum(1, np.abs(other[~odd]))).max(initial=0)
-    assert worst <= tolerance, f"{name}: off by {worst:.1e}\n{mine}\n{other}"
-
-
-def is_floating(array):
-    return array.dtype.kind == "f"
-
-
-def first_and_second(lib, call, arrays, cotangents, directions, orders):
-    """(outputs, gradients, second-order gradients) as arrays; zeros where no path leads."""
-    theirs = lib is THEIRS
-    leaves = [lib.tensor(a, requires_grad=True) if is_floating(a) else lib.tensor(a) for a in arrays]
-    array_of, take = (theirs_array, torch.autograd.grad) if theirs else (ours_array, grad)
-    outputs = flat(call(lib, *leaves))
-    differentiable = [y for y in outputs if y.requires_grad]
-    inputs = [x for x in leaves if x.requires_grad]
-    seeds = [lib.tensor(c) for c in cotangents[:len(differentiable)]]
-    if not differentiable:
-        return [array_of(y) for y in outputs], [], []
-    grads = take(differentiable, inputs, seeds, create_graph=True, allow_unused=True)
-    total = [(g * lib.tensor(d)).sum() for g, d in zip(grads, directions, strict=True) if g is not None and g.requires_grad]
-    second = take(total, inputs, allow_unused=True) if total and orders == 2 else [None] * len(inputs)
-    values = [[np.zeros_like(array_of(x)) if g is None else array_of(g) for g, x in zip(gs, inputs, strict=True)] for gs in (grads, second)]
-    return [array_of(y) for y in outputs], *values
-
-
-def compare(call, arrays, rng, tolerance=1e-10, orders=2):
-    """One call in both libraries."""
-    outputs = flat(call(THEIRS, *map(THEIRS.tensor, arrays)))
-    cotangents = [rng.standard_normal(tuple(y.shape)).astype(theirs_array(y).dtype) for y in outputs if y.is_floating_point()]
-    directions = [rng.standard_normal(a.shape).astype(a.dtype) for a in arrays if is_floating(a)]
-    mine, other = (first_and_second(lib, call, arrays, cotangents, directions, orders) for lib in (OURS, THEIRS))
-    for kind, ours, theirs in zip(("output", "gradient", "second order"), mine, other, strict=True):
-        assert len(ours) == len(theirs)
-        for k, (a, b) in enumerate(zip(ours, theirs, strict=True)):
-            assert_same(f"{kind} {k}", a, b, tolerance)
-
-
-# --- drawing ------------------------------------------------------------------------------------------------------
-
-class Dice(np.random.Generator):
-    """Random numbers, and whether corners (kinks, ties, zeros) may come up: there second derivatives need not exist."""
-
-    def __init__(self, seed, corners):
-        super().__init__(np.random.PCG64(seed))
-        self.corners = corners
-
-
-def shape_of(rng, low=0, high=4, zero=True):
-    """A shape of `low` to `high` axes; now and then with a size of 0."""
-    sizes = rng.integers(1, 5, rng.integers(low, high + 1)).tolist()
-    if zero and sizes and rng.random() < 0.1:
-        sizes[rng.integers(len(sizes))] = 0
-    return tuple(sizes)
-
-
-def pair(rng, **kind):
-    """Two shapes that broadcast."""
-    shape = shape_of(rng, **kind)
-    other = tuple(1 if rng.random() < 0.3 else n for n in shape)[rng.integers(0, len(shape) + 1):]
-    return (shape, other) if rng.random() < 0.5 else (other, shape)
-
-
-def axis_of(rng, shape):
-    """Some axis, counted from either end."""
-    n = max(len(shape), 1)
-    return int(rng.integers(-n, n))
-
-
-def numbers(rng, shape, corners=()):
-    """Normal numbers of mixed sizes, some of them replaced by corners."""
-    x = rng.standard_normal(shape) * rng.choice([0.1, 1, 5])
-    return np.asarray(np.where(rng.random(shape) < 0.3, rng.choice(corners, shape), x) if corners and rng.corners else x)
-
-
-CASES = {}
-
-
-def case(*names, **more):
-    """Register draw(rng, name) -> (call, arrays) for some op names."""
-    def register(draw):
-        for name in names or (draw.__name__,):
-            CASES[name] = (draw, more)
-        return draw
-    return register
-
+pytestmark = QUIET
+case = Cases()
+inf = float("inf")
 
 SHIFTED = {"rsqrt": 0.1, "log1p": -0.9}
 
@@ -220,21 +81,129 @@ def gate(rng, name):
     return (lambda lib, x: lib.glu(x, dim)), [numbers(rng, shape)]
 
 
-# --- the tests ----------------------------------------------------------------------------------------------------
+# --- statistics and order ------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("name", CASES)
+def some_axes(rng, shape):
+    """None, one axis, or several of them."""
+    kind = rng.integers(3)
+    if kind == 0 or not shape:
+        return None
+    if kind == 1:
+        return axis_of(rng, shape)
+    return tuple(int(k) for k in rng.permutation(len(shape))[:rng.integers(1, len(shape) + 1)])
+
+
+@case("std", "std_mean", "var_mean")
+def spread_of(rng, name):
+    shape = shape_of(rng, low=1, zero=False)
+    x = np.zeros(shape) + 2 if rng.corners and rng.random() < 0.3 else numbers(rng, shape)
+    dim, keepdim, correction = some_axes(rng, shape), bool(rng.integers(2)), int(rng.integers(2))
+    n = x.size if dim is None else np.prod([shape[k] for k in np.atleast_1d(dim)])
+    correction = correction if n > 1 else 0
+    if rng.random() < 0.3 and n > 1:
+        return (lambda lib, x: getattr(lib, name)(x, bool(correction))), [x + rng.standard_normal(shape)] if x.size > 1 else [x]
+    return (lambda lib, x: getattr(lib, name)(x, dim=dim, keepdim=keepdim, correction=correction)), [x]
+
+
+@case("prod")
+def product(rng, name):
+    shape = shape_of(rng)
+    x, keepdim = numbers(rng, shape), bool(rng.integers(2))
+    x = np.where(rng.random(shape) < rng.choice([0, 0.2, 0.6]), 0.0, x)  # second order must be right with zeros too
+    if rng.random() < 0.4:
+        return (lambda lib, x: lib.prod(x)), [x]
+    dim = axis_of(rng, shape)
+    return (lambda lib, x: lib.prod(x, dim, keepdim)), [x]
+
+
+@case("cumsum", "cumprod", "logcumsumexp", tolerance=1e-3)
+def running(rng, name):
+    shape = shape_of(rng)
+    x, dim = numbers(rng, shape), axis_of(rng, shape)
+    x = np.where(rng.random(shape) < rng.choice([0, 0.2, 0.6]), 0.0, x)
+    return (lambda lib, x: getattr(lib, name)(x, dim=dim)), [x]
+
+
+@case("norm", tolerance=1e-3)
+def length(rng, name):
+    shape = shape_of(rng, low=1, zero=False)
+    p = rng.choice([0.0, 0.5, 1, 1.5, 2, 3, -1, inf, -inf])
+    x = numbers(rng, shape, [0.0, 1.0, -1.0] if p not in (-1,) else ())
+    x = np.where(np.abs(x) < 1e-3, 0.0 if rng.corners else 0.3, x)
+    if rng.corners and rng.random() < 0.2:
+        x = np.zeros(shape)
+    dim, keepdim = some_axes(rng, shape), bool(rng.integers(2))
+    kind = rng.integers(3)
+    if kind == 0:
+        return (lambda lib, x: lib.norm(x)), [x]
+    if kind == 1:
+        return (lambda lib, x: lib.norm(x, dim=dim, keepdim=keepdim)), [x]
+    return (lambda lib, x: lib.norm(x, p, dim, keepdim)), [x]
+
+
+def unequal(rng, shape):
+    """Numbers without ties, or whole numbers with many: then only values can be compared."""
+    return np.asarray(rng.integers(0, 3, shape).astype(float) if rng.corners else rng.standard_normal(shape))
+
+
+@case("sort")
+def ordering(rng, name):
+    shape = shape_of(rng)
+    dim, descending = axis_of(rng, shape), bool(rng.integers(2))
+    return (lambda lib, x: lib.sort(x, dim=dim, descending=descending, stable=True)), [unequal(rng, shape)]
+
+
+@case("argsort")
+def ordering_positions(rng, name):
+    shape = shape_of(rng)
+    dim, descending = axis_of(rng, shape), bool(rng.integers(2))
+    return (lambda lib, x: lib.argsort(x, dim=dim, descending=descending, stable=True)), [unequal(rng, shape)]
+
+
+@case("topk")
+def best(rng, name):
+    shape = shape_of(rng, low=1)
+    dim, largest = axis_of(rng, shape), bool(rng.integers(2))
+    k = int(rng.integers(0, shape[dim] + 1))
+    if rng.corners:
+        return (lambda lib, x: lib.topk(x.detach(), k, dim, largest)[0]), [unequal(rng, shape)]
+    return (lambda lib, x: lib.topk(x, k, dim=dim, largest=largest)), [unequal(rng, shape)]
+
+
+@case("median")
+def middle(rng, name):
+    shape = shape_of(rng, zero=False)
+    dim, keepdim, x = axis_of(rng, shape), bool(rng.integers(2)), unequal(rng, shape)
+    if rng.random() < 0.3:
+        return (lambda lib, x: lib.median(x)), [x]
+    if rng.corners:
+        x = np.where(rng.random(shape) < 0.1, np.nan, x)
+        return (lambda lib, x: lib.median(x.detach(), dim, keepdim)[0]), [x]
+    return (lambda lib, x: lib.median(x, dim, keepdim=keepdim)), [x]
+
+
+@pytest.mark.parametrize("name", case)
 def test_float64(name):
-    draw, more = CASES[name]
-    for seed in range(DRAWS):
-        rng = Dice([seed, 5], corners=seed % 2)
-        call, arrays = draw(rng, name)
-        compare(call, arrays, rng, more.get("exact", 1e-10), orders=min(more.get("orders", 2), 1 if rng.corners else 2))
+    case.compare64(name)
 
 
-@pytest.mark.parametrize("name", [name for name, (_, more) in CASES.items() if more.get("float32", True)])
+@pytest.mark.parametrize("name", case)
 def test_float32_stays_float32(name):
-    draw, more = CASES[name]
-    for seed in range(8):
-        rng = Dice([seed, 6], corners=seed % 2)
-        call, arrays = draw(rng, name)
-        compare(call, [a.astype(np.float32) if is_floating(a) else a for a in arrays], rng, tolerance=more.get("tolerance", 2e-4), orders=1)
+    case.compare32(name)
+
+
+SPOILED = {
+    "output": lambda lib, x: x * 2 if lib is OURS else x * 2.00001,
+    "gradient": lambda lib, x: x * 2 if lib is OURS else x + x.detach(),
+    "second order": lambda lib, x: x * x if lib is OURS else x * x.detach() * 2 - x.detach() ** 2,
+    "dtype": lambda lib, x: x.float() if lib is OURS else x,
+    "shape": lambda lib, x: x.detach().sum(0, True) if lib is OURS else x.detach().sum(0),
+}
+
+
+@pytest.mark.parametrize("what", SPOILED)
+def test_a_difference_is_noticed(what):
+    """The comparison itself: two calls that differ in one respect only."""
+    rng = Dice(1, corners=False)
+    with pytest.raises(AssertionError, match="output" if what in ("dtype", "shape") else what):
+        compare(SPOILED[what], [rng.standard_normal((2, 3))], rng)
