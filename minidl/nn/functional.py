@@ -5,6 +5,7 @@ from minidl.core.create import one_hot
 from minidl.ops.activation import *  # noqa: F403
 from minidl.ops.conv import *  # noqa: F403
 from minidl.ops.conv_transpose import *  # noqa: F403
+from minidl.ops.linear import *  # noqa: F403
 from minidl.ops.loss import *  # noqa: F403
 from minidl.ops.nonlinear import *  # noqa: F403
 from minidl.ops.pool import *  # noqa: F403

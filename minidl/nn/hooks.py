@@ -5,9 +5,8 @@ too. So the inputs and the outputs each pass through one op that changes nothing
 """
 
 from minidl.core.errors import GraphError, explained
-from minidl.core.examples import normal
-from minidl.core.op import example, op
 from minidl.core.tensor import HookHandle, Tensor
+from minidl.ops.pass_on import pass_on
 
 
 class Hooks:
@@ -112,18 +111,3 @@ def heard(values, hear):
 
     passed = dict(zip(places, pass_on([values[k] for k in places], hear_some), strict=True))
     return [passed.get(k, x) for k, x in enumerate(values)]
-
-
-@op("[tensors]", examples=[example([normal(2, 3), normal(4)])], tex=r"y_k = x_k")
-def pass_on(tensors, hear=None):
-    """Change nothing: y_k = x_k, sharing memory. In backward `hear(grads)` sees all gradients at once and returns them, or others.
-
-    Shapes:    x_k -> y_k, the same.
-    Backward:  grad_x_k = grad_y_k, after `hear` has seen them.
-    """
-    y = tuple(x.array for x in tensors)
-
-    def backward(*grads):
-        return grads if hear is None else tuple(hear(grads))
-
-    return y, backward

@@ -8,11 +8,13 @@ from minidl.ops.diagonal import *  # noqa: F403
 from minidl.ops.elementwise import *  # noqa: F403
 from minidl.ops.functions import *  # noqa: F403
 from minidl.ops.index import *  # noqa: F403
+from minidl.ops.linear import *  # noqa: F403
 from minidl.ops.linear_algebra import *  # noqa: F403
 from minidl.ops.loss import *  # noqa: F403
 from minidl.ops.matmul import *  # noqa: F403
 from minidl.ops.nonlinear import *  # noqa: F403
 from minidl.ops.order import *  # noqa: F403
+from minidl.ops.pass_on import *  # noqa: F403
 from minidl.ops.pool import *  # noqa: F403
 from minidl.ops.rearrange import *  # noqa: F403
 from minidl.ops.reduce import *  # noqa: F403
