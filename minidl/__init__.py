@@ -33,8 +33,9 @@ half, float, double, short, int, long = float16, float32, float64, int16, int32,
 
 SUBMODULES = ("autograd", "backend", "bench", "core", "cuda", "data", "lessons", "models", "nn", "ops", "optim", "planted",
               "stepper", "train")
-ELSEWHERE = {"check": "minidl.core.gradcheck", "step": "minidl.stepper", "detect_anomaly": "minidl.core.anomaly", "debug": "minidl.core.debug",
-             "profile": "minidl.core.profile"}  # public names whose files are imported when first used
+ELSEWHERE = {  # public names whose files are imported when first used
+    "check": "minidl.core.gradcheck", "debug": "minidl.core.debug", "detect_anomaly": "minidl.core.anomaly",
+    "profile": "minidl.core.profile", "step": "minidl.stepper"}
 
 
 def __getattr__(name):
