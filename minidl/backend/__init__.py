@@ -17,19 +17,20 @@ _ORDER = ("cuda", "cpu", "generic", "reference")
 class Implementation:
     """One way to compute an op: a function of arrays, and a predicate that says "" or why it cannot."""
 
-    __slots__ = ("name", "function", "accepts")
+    __slots__ = ("name", "backend", "function", "accepts")
 
     def __init__(self, name, function, accepts):
         self.name, self.function, self.accepts = name, function, accepts
+        self.backend = name.partition("/")[0]
 
     def refusal(self, arrays, how):
         """"" if this implementation can do the call, else the reason."""
-        first = next(a for a in arrays if a is not None)
-        backend = self.name.partition("/")[0]
-        if backend == "cuda" and on_cpu(first):
-            return "the arrays are on the CPU"
-        if backend in ("cpu", "reference") and not on_cpu(first):
-            return "the arrays are on a GPU"
+        if self.backend != "generic":  # which runs anywhere
+            first = next(a for a in arrays if a is not None)
+            if self.backend == "cuda" and on_cpu(first):
+                return "the arrays are on the CPU"
+            if self.backend in ("cpu", "reference") and not on_cpu(first):
+                return "the arrays are on a GPU"
         return self.accepts(*arrays, **how) if self.accepts else ""
 
 

@@ -11,7 +11,7 @@ from minidl.core.errors import ArgumentError, DTypeError, ShapeError, describe, 
 from minidl.core.examples import normal
 from minidl.core.op import example, needs_grad, op
 from minidl.core.tensor import Tensor
-from minidl.ops.broadcast import broadcast_shape, same_device, sum_to
+from minidl.ops.broadcast import broadcast_shape, operands, same_device, sum_to
 
 LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
@@ -28,9 +28,7 @@ def matmul(x, other):
                broadcast batch.
     """
     _match(x, other)
-    same_device("matmul", x, other)
-    dtype = result_type(x.array, other.array)
-    y = backend.run("matmul", x.array.astype(dtype, copy=False), other.array.astype(dtype, copy=False))
+    y = backend.run("matmul", *operands("matmul", x, other))
     need_x, need_other = needs_grad(x, other)
     x_saved, other_saved = (x if need_other else None), (other if need_x else None)
     x_shape, other_shape = x.shape, other.shape
@@ -74,7 +72,8 @@ def _match(x, other):
         raise explained(ShapeError, "matmul", "axis K disagrees.",
                         [f"x axis {x.ndim - 1} says K = {x.shape[-1]}", f"other axis {other.ndim + k_axis} says K = {other.shape[k_axis]}",
                          f"shapes: x {_named('N K', x.shape)}, other {_named('K M', other.shape)}"], _transposition(x.shape, other.shape))
-    broadcast_shape("matmul", x.shape[:-2], other.shape[:-2])
+    if x.ndim > 2 and other.ndim > 2:
+        broadcast_shape("matmul", x.shape[:-2], other.shape[:-2])
 
 
 def _named(letters, shape):

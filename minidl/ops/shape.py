@@ -39,7 +39,9 @@ view = reshape
 
 def _inferred(count, x_shape, shape):
     """The shape with its -1 filled in, checked against the number of elements."""
-    shape = tuple(n.__index__() for n in shape)
+    shape = tuple([n.__index__() for n in shape])
+    if math.prod(shape) == count and min(shape, default=0) >= 0:
+        return shape
     known = math.prod(n for n in shape if n != -1)
     if min(shape, default=0) < -1 or shape.count(-1) > 1:
         raise explained(ShapeError, "reshape", "sizes are not negative, and only one of them may be -1.", [f"shape: {shape}"],
