@@ -23,8 +23,8 @@ __version__ = "0.1.0"
 # Ops that PyTorch has in nn.functional, or only as methods of Tensor, and what they are built from.
 NOT_HERE = (
     "adaptive_avg_pool2d", "adaptive_max_pool2d", "avg_pool2d", "cross_entropy", "elu", "expand", "fold", "gelu", "getitem", "glu",
-    "hardsigmoid", "hardswish", "hardtanh", "leaky_relu", "logsigmoid", "max_pool2d_at", "mish", "mse_loss", "pad", "raw_index", "relu6",
-    "silu", "softmin", "softplus", "softshrink", "softsign", "tanhshrink", "to", "unfold", "view",
+    "hardsigmoid", "hardswish", "hardtanh", "leaky_relu", "linear", "logsigmoid", "max_pool2d_at", "mish", "mse_loss", "pad", "raw_index",
+    "relu6", "silu", "softmin", "softplus", "softshrink", "softsign", "tanhshrink", "to", "unfold", "view",
 )
 for _name in NOT_HERE:
     globals().pop(_name, None)

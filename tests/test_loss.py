@@ -52,7 +52,7 @@ def test_the_loops_agree_far_out():
 
 
 def test_the_softmax_of_float16_is_computed_in_float32():
-    y = minidl.zeros(5000, dtype="float16").softmax(0)
+    y = minidl.zeros(5000, 2, dtype="float16").softmax(0)  # the sum of 5000 ones would stop at 2048
     assert y.dtype == "float16"
     np.testing.assert_allclose(y.array, 1 / 5000, rtol=1e-3)
 
@@ -110,6 +110,14 @@ def test_all_ignored_and_none_at_all():
     assert cross_entropy(minidl.ones(2, 3), minidl.tensor([7, 7]), ignore_index=7, reduction="sum").item() == 0
     assert cross_entropy(minidl.ones(0, 3), minidl.zeros(0, dtype=int), reduction="sum").item() == 0
     assert np.isnan(mse_loss(minidl.ones(0), minidl.ones(0)).item())
+
+
+def test_an_ignored_class_counts_in_neither_sum_nor_mean():
+    x, labels = minidl.randn(3, 4, dtype="float64"), minidl.tensor([1, 0, 3])
+    for smoothing in (0.0, 0.2):
+        ignoring = cross_entropy(x, labels, ignore_index=0, label_smoothing=smoothing)
+        without = cross_entropy(x[[0, 2]], labels[[0, 2]], label_smoothing=smoothing)
+        np.testing.assert_allclose(ignoring.item(), without.item(), rtol=1e-12)
 
 
 def test_mse_loss():

@@ -71,6 +71,9 @@ def test_where_does_not_let_nan_through():
     y = minidl.tensor([NAN, 1.0], requires_grad=True)
     minidl.where(minidl.tensor([False, True]), y, 2.0).sum().backward()
     assert y.grad.tolist() == [0, 1]
+    z = minidl.tensor([-1.0, 4.0], requires_grad=True)
+    minidl.where(z > 0, z, 0.0).sqrt().sum().backward()  # an infinite slope arrives where z was not chosen
+    assert z.grad.tolist() == [0, 0.25]
 
 
 def test_far_out():
