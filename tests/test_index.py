@@ -116,3 +116,20 @@ def test_loops_and_unpacking():
     assert len(list(x)) == 4
     first, *_ = x
     assert first.shape == (3, 5)
+
+
+@pytest.mark.parametrize("index", [slice(0, 2), [0, 1], minidl.tensor([True, True, False, False])], ids=str)
+def test_a_value_that_does_not_fit_its_place_says_so(index):
+    with pytest.raises(ShapeError, match="must broadcast to the place") as caught:
+        minidl.zeros(4, 3)[index] = minidl.ones(2)
+    assert "place: (2, 3)" in str(caught.value) and "value: (2,)" in str(caught.value)
+
+
+def test_writing_into_a_tensor_that_an_op_saved():
+    w = minidl.ones(4, 3, requires_grad=True)
+    kept = (w * w).sum()
+    with minidl.no_grad():
+        w[0] = 5
+        w[[1, 2], 0] = 7
+    assert w[0].tolist() == [5, 5, 5] and w[2, 0].item() == 7
+    del kept

@@ -11,7 +11,7 @@ from minidl.core import show
 from minidl.core.config import STATE
 from minidl.core.device import CPU, Device, device_of, move, on_cpu
 from minidl.core.dtypes import DTYPES, as_dtype, category, is_floating
-from minidl.core.errors import DTypeError, GraphError, explained
+from minidl.core.errors import DTypeError, GraphError, ShapeError, explained
 from minidl.core.graph import Cell
 from minidl.core.guard import lifted, written
 from minidl.core.rng import draw_normal, draw_uniform
@@ -210,9 +210,16 @@ class Tensor:
                 "Write inside `with minidl.no_grad():`, or compute a new tensor with where(), cat() or pad().")
         if isinstance(value, Tensor):
             value = move(value.array, self.device)
-        place, index = (self.array, index) if index is ... else ops.raw_index(self, index)
-        with lifted(self.array):
-            place[index] = value
+        with lifted(self.array):  # first: a view of a read-only array stays read-only
+            place, index = (self.array, index) if index is ... else ops.raw_index(self, index)
+            try:
+                place[index] = value
+            except ValueError as error:
+                if "read-only" in str(error):
+                    raise
+                raise explained(ShapeError, call, "the value must broadcast to the place it is written to.",
+                                [f"place: {place[index].shape}", f"value: {getattr(value, 'shape', value)}"],
+                                "Give the value that shape, or a size of 1 where it is to be repeated.") from None
         written(self.array, call)
         return self
 
