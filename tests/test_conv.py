@@ -1,5 +1,8 @@
 """Convolution: the loops and im2col say the same, results are stored channels-last, im2col's numbers, and what is refused."""
 
+import doctest
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -88,6 +91,33 @@ def all_three_on_reference(x, w, b, how):
             IMPLEMENTATIONS[name][:] = listed
 
 
+@pytest.mark.parametrize("how", [{"stride": 2}, {"stride": (1, 3), "padding": (1, 0)}, {"groups": 2}])
+def test_one_by_one_kernels_agree_exactly(how):
+    """The kernel for which im2col and col2im have a short cut, and its neighbours that must not take it."""
+    rng = np.random.default_rng(0)
+    how = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1} | how
+    x, w = rng.integers(-4, 5, (2, 4, 5, 6)).astype(float), rng.integers(-4, 5, (6, 4 // how["groups"], 1, 1)).astype(float)
+    for fast, slow in zip(all_three(x, w, None, how), all_three_on_reference(x, w, None, how), strict=True):
+        assert np.array_equal(fast, slow)
+
+
+def test_same_puts_the_extra_pixel_below_and_right():
+    row, ones = minidl.tensor([[[[1.0, 2, 3, 4]]]]), minidl.ones(1, 1, 1, 2)
+    assert F.conv2d(row, ones, padding="same").tolist() == [[[[3, 5, 7, 4]]]]
+    assert F.conv2d(row.permute(0, 1, 3, 2), ones.permute(0, 1, 3, 2), padding="same").tolist() == [[[[3], [5], [7], [4]]]]
+    assert F.conv1d(row[0], ones[0], padding="same").tolist() == [[[3, 5, 7, 4]]]
+
+
+def test_output_padding_adds_pixels_that_no_window_sees():
+    x = minidl.tensor([[[[1.0, 2]]]], requires_grad=True)
+    ones = minidl.ones(1, 1, 1, 2, requires_grad=True)
+    assert F.conv_transpose2d(x, ones, stride=2, output_padding=(0, 1)).tolist() == [[[[1, 1, 2, 2, 0]]]]
+    y = F.conv_transpose2d(x, ones, stride=(1, 1), dilation=(1, 3), output_padding=(0, 2))  # more than stride − 1, which dilation allows
+    assert y.tolist() == [[[[1, 2, 0, 1, 2, 0, 0]]]]
+    y.backward(minidl.tensor([[[[1.0, 2, 3, 4, 5, 6, 7]]]]))
+    assert x.grad.tolist() == [[[[5, 7]]]] and ones.grad.tolist() == [[[[5, 14]]]]
+
+
 @QUICK
 @given(convolutions(), st.integers(1, 400))
 def test_the_batch_in_parts_gives_the_same(case, limit):
@@ -121,6 +151,11 @@ def test_im2col_and_col2im_give_the_numbers_of_their_docstrings():
     columns = im2col(image, (2, 2), **ONE)
     assert columns.tolist() == [[[1, 2, 4, 5], [2, 3, 5, 6], [4, 5, 7, 8], [5, 6, 8, 9]]]
     assert col2im(columns, image.shape, (2, 2), **ONE).tolist() == [[[[1, 4, 3], [8, 20, 12], [7, 16, 9]]]]
+
+
+def test_the_page_on_im2col_shows_what_is_computed():
+    failed, tried = doctest.testfile(str(Path(__file__).resolve().parents[1] / "docs/im2col.md"), module_relative=False)
+    assert tried > 15 and failed == 0
 
 
 @QUICK

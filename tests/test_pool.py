@@ -42,6 +42,14 @@ def pools(draw):
     return x, how, dilation
 
 
+def test_an_average_is_differentiated_twice_with_its_own_settings():
+    """What comes back through the gradient of the gradient is the average itself, count_include_pad and all."""
+    x = np.random.default_rng(0).standard_normal((1, 2, 7, 6))
+    for how in ({"padding": 1, "count_include_pad": False, "ceil_mode": True}, {"divisor_override": 5}, {"stride": 1}):
+        y, _, back = everything(F.avg_pool2d, x, {"kernel_size": (3, 2), **how})
+        assert np.abs(back - y).max() <= 1e-15 * np.abs(y).max()
+
+
 def everything(pool, x, how, seed=0):
     """Outputs, the gradient, and the gradient of the gradient, as arrays."""
     x = minidl.Tensor(x, True)
