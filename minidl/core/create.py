@@ -31,7 +31,8 @@ def finished(array, dtype=None, device=None, requires_grad=False):
 
 def tensor(data, dtype=None, device=None, requires_grad=False):
     """A new tensor with a copy of these numbers: nested lists, a number, a NumPy array or a Tensor."""
-    array, dtype = raw_array("tensor", data), as_dtype(dtype)
+    dtype = as_dtype(dtype)
+    array = raw_array("tensor", data, dtype)
     copy = empty_array(array.shape, dtype or array.dtype, CPU_ARRAY)
     with np.errstate(all="ignore"):
         copy[...] = array
@@ -42,7 +43,7 @@ def as_tensor(data, dtype=None, device=None):
     """Like tensor(), but without a copy where none is needed: then both share memory."""
     if isinstance(data, Tensor):
         return data.to(dtype=dtype or data.dtype, device=device or data.device)
-    x = Tensor(raw_array("as_tensor", data))
+    x = Tensor(raw_array("as_tensor", data, as_dtype(dtype)))
     return x.to(dtype=dtype or x.dtype, device=device or x.device)
 
 
@@ -54,16 +55,18 @@ def from_numpy(array):
     return as_constant(array)
 
 
-def raw_array(call, data):
-    """Any data as a NumPy array in a dtype that minidl has."""
+def raw_array(call, data, dtype=None):
+    """Any data as a NumPy array in a dtype that minidl has; Python's floats take `dtype` at once, before they lose digits."""
+    wanted = dtype if dtype is not None and is_floating(dtype) else default_float
     if isinstance(data, Tensor):
         return move(data.array, "cpu")
     if isinstance(data, (list, tuple)):
-        return nested(call, data)
+        return nested(call, data, wanted)
     if isinstance(data, (bool, int, float)) and not isinstance(data, np.generic):  # np.float64 is a float too
         if not isinstance(data, float) and not -2**63 <= data < 2**63:
             raise explained(DTypeError, call, "this integer does not fit into int64.", [f"it is {data}"], "Use a float.")
-        return np.asarray(data, number_dtype(data))
+        with np.errstate(over="ignore"):  # too big a float becomes inf without a word, as in PyTorch
+            return np.asarray(data, wanted if isinstance(data, float) else number_dtype(data))
     array = np.asarray(data)
     if array.dtype.kind not in "biuf" and not isinstance(data, np.ndarray):  # as_constant() names an array's dtype
         raise explained(DTypeError, call, f"numbers cannot be made of {type(data).__name__}.", [f"got {describe(data)}"],
@@ -71,7 +74,7 @@ def raw_array(call, data):
     return as_constant(array).array
 
 
-def nested(call, data):
+def nested(call, data, wanted):
     """Nested lists as an array: Python's own numbers give minidl's default dtypes, arrays and tensors inside keep theirs."""
     first = data
     while isinstance(first, (list, tuple)) and first:
@@ -85,7 +88,8 @@ def nested(call, data):
         raise explained(DTypeError, call, "every element must be a number.", [f"got {describe(data)}"],
                         "Remove what is not a number; integers must fit into int64.")
     if array.dtype.kind == "f" and not isinstance(first, (np.ndarray, np.generic, Tensor)):
-        array = array.astype(default_float)
+        with np.errstate(over="ignore"):
+            array = array.astype(wanted)
     return as_constant(array).array
 
 
