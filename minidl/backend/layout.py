@@ -54,5 +54,5 @@ def elementwise(ufunc, x, other=None, dtype=None):
         raise no_broadcast(name, x.shape, other.shape) from None
 
 
-_OP_NAMES = {"multiply": "mul", "subtract": "sub", "divide": "div", "true_divide": "div", "power": "pow",
+_OP_NAMES = {"multiply": "mul", "arctan2": "atan2", "subtract": "sub", "divide": "div", "true_divide": "div", "power": "pow",
              "equal": "eq", "not_equal": "ne", "less": "lt", "less_equal": "le", "greater": "gt", "greater_equal": "ge"}
