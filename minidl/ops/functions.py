@@ -212,9 +212,9 @@ def fmod(x, other):
 PLANE = [example(nonzero(2, 3), nonzero(2, 3)), example(nonzero(2, 3, 1), nonzero(4)), example(nonzero(3, 1, 2, 2), nonzero(2))]
 
 
-def two_floats(call, x, other):
-    """The arrays of two operands in one floating dtype."""
-    return operands(call, x, other, division=True)
+def reciprocal_or_zero(y):
+    """1 / y, and 0 where y = 0: the slope that a length takes at its corner, where it points nowhere."""
+    return where(y == 0, 0, 1 / where(y == 0, 1, y))
 
 
 @op("x other", examples=PLANE, tex=r"y = \operatorname{atan2}(x, o)", method=True)
@@ -225,14 +225,13 @@ def atan2(x, other):
     Backward:  grad_x = grad_y · other / (x² + other²), grad_other = −grad_y · x / (x² + other²); both 0 at the origin,
                which has no angle.
     """
-    a, b = two_floats("atan2", x, other)
+    a, b = operands("atan2", x, other, division=True)
     y = quietly(np.arctan2, a, b)
     x_shape, other_shape = a.shape, b.shape
     need_x, need_other = needs_grad(x, other)
 
     def backward(grad_y):
-        squares = x * x + other * other
-        part = grad_y / where(squares == 0, 1, squares)
+        part = grad_y * reciprocal_or_zero(x * x + other * other)
         return sum_to(part * other, x_shape) if need_x else None, sum_to(-(part * x), other_shape) if need_other else None
 
     return y, backward
@@ -245,12 +244,12 @@ def hypot(x, other):
     Shapes:    x and other broadcast to y.
     Backward:  grad_x = grad_y · x / y, grad_other = grad_y · other / y; both 0 where y = 0, as for norm().
     """
-    a, b = two_floats("hypot", x, other)
+    a, b = operands("hypot", x, other, division=True)
     x_shape, other_shape = a.shape, b.shape
     need_x, need_other = needs_grad(x, other)
 
     def backward(grad_y, y):
-        part = grad_y / where(y == 0, 1, y)
+        part = grad_y * reciprocal_or_zero(y)
         return sum_to(part * x, x_shape) if need_x else None, sum_to(part * other, other_shape) if need_other else None
 
     return quietly(np.hypot, a, b), backward

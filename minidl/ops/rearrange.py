@@ -2,7 +2,9 @@
 
 from math import prod
 
-from minidl.core.device import array_module
+import numpy as np
+
+from minidl.core.device import CPU, move
 from minidl.core.errors import ArgumentError, ShapeError, explained
 from minidl.core.tensor import Tensor
 from minidl.ops.axes import one_axis, several_axes
@@ -95,8 +97,8 @@ def repeat_interleave(input, repeats, dim=None):
             raise explained(ShapeError, "repeat_interleave", "repeats holds one number per slice.",
                             [f"x: {input.shape}, axis {axis} has size {input.shape[axis]}", f"repeats: {repeats.shape}"],
                             "Pass one number for all of them.")
-        xp = array_module(input.array)
-        return index_select(input, axis, Tensor(xp.repeat(xp.arange(input.shape[axis]), repeats.array)))
+        counts = move(repeats.array, CPU)  # CuPy repeats by one number only
+        return index_select(input, axis, Tensor(np.repeat(np.arange(input.shape[axis]), counts)))
     sizes = list(input.shape)
     spread = expand(unsqueeze(input, axis + 1), (*sizes[:axis + 1], repeats, *sizes[axis + 1:]))
     sizes[axis] *= repeats

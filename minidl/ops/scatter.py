@@ -131,7 +131,7 @@ def scatter(input, dim, index, src=None, value=None, reduce=None):
     last = xp.zeros(input.shape or (1,), turn.dtype)           # 0: nobody comes here
     xp.maximum.at(last, mesh, turn)
     winners = Tensor(last[mesh].reshape(array.shape) == turn)
-    return where(Tensor((last > 0).reshape(input.shape)), gather_grad(where(winners, src, 0), input.shape, axis, array), input)
+    return where(Tensor((last > 0).reshape(input.shape)), gather_grad(where(winners, src, False), input.shape, axis, array), input)
 
 
 def scatter_add(input, dim, index, src):

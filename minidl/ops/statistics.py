@@ -13,16 +13,12 @@ from minidl.core.op import as_array, example, op
 from minidl.core.tensor import Tensor
 from minidl.ops.axes import one_axis
 from minidl.ops.elementwise import abs, exp, sign
+from minidl.ops.functions import reciprocal_or_zero
 from minidl.ops.reduce import axes_of, count, kept_shape, mean, only_floating, spread, var, variance
 from minidl.ops.select import where
 from minidl.ops.shape import flip, narrow, pad, reshape, transpose
 
 INFINITY = math.inf
-
-
-def reciprocal_or_zero(y):
-    """1 / y, and 0 where y = 0: the slope that norm() and std() take at their corner."""
-    return where(y == 0, 0, 1 / where(y == 0, 1, y))
 
 
 @op("x", examples=[example(normal(2, 3, 4)), example(normal(2, 3, 4), dim=1, unbiased=False),
@@ -75,7 +71,8 @@ def accumulate(call, array, axis, dtype):
     if not array.ndim:
         return array.astype(dtype)
     wide = float32 if dtype == float16 else dtype
-    return stored(getattr(array_module(array), call)(array, axis, dtype=wide).astype(dtype, copy=False))
+    with np.errstate(all="ignore"):  # what grows too big becomes inf or NaN without a word, as in PyTorch
+        return stored(getattr(array_module(array), call)(array, axis, dtype=wide).astype(dtype, copy=False))
 
 
 @op("x", examples=[example(normal(5)), example(normal(2, 3, 4), dim=1), example(normal(2, 3, 2, 2), dim=-1, keepdim=True)],
@@ -90,7 +87,9 @@ def prod(x, dim=None, keepdim=False, dtype=None):
     array = x.array
     axes = axes_of("prod", array.ndim, dim)
     y_dtype = whole_dtype(array, dtype)
-    y = stored(as_array(array.prod(axes, dtype=float32 if y_dtype == float16 else y_dtype, keepdims=keepdim))).astype(y_dtype, copy=False)
+    with np.errstate(all="ignore"):
+        y = array.prod(axes, dtype=float32 if y_dtype == float16 else y_dtype, keepdims=keepdim)
+        y = stored(as_array(y)).astype(y_dtype, copy=False)
 
     def backward(grad_y):
         wide = x.to(y_dtype)
@@ -187,14 +186,14 @@ def logcumsumexp(x, dim):
     with np.errstate(invalid="ignore"):  # infinities of two signs meet
         while step < n:
             head, tail = (slice(None),) * axis + (slice(n - step),), (slice(None),) * axis + (slice(step, n),)
-            y[tail] = xp.logaddexp(y[tail], y[head].copy())
+            y[tail] = xp.logaddexp(y[tail], y[head])
             step *= 2
 
     def backward(grad_y, y):
         if n < 2:
             return grad_y
         finite = where(y == -INFINITY, 0, y)  # exp(−∞ − (−∞)) would be NaN; such an element takes no part
-        later = padded(narrow(finite, axis, 1, n - 1), axis, 0, 1)
+        later = padded(narrow(finite, axis, 1, n - 1), axis, 0, 1, INFINITY)  # nothing follows the last: ratio 0
         taken = where(x == -INFINITY, 0, exp(where(x == -INFINITY, 0, x - finite)))
         ratio = where(y == -INFINITY, 0, exp(where(y == -INFINITY, 0, finite - later)))
         return taken * from_the_end(grad_y, ratio, axis)
