@@ -46,7 +46,7 @@ class Op:
     def __repr__(self):
         return f"<Op {self.name}>"
 
-    @property
+    @functools.cached_property
     def doc(self):
         """The docstring, without its indentation."""
         return inspect.getdoc(self.forward) or ""
