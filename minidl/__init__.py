@@ -9,7 +9,7 @@ import importlib
 import importlib.util
 
 from minidl.backend import explain
-from minidl.core.config import enable_grad, is_grad_enabled, no_grad, set_grad_enabled, use_backend
+from minidl.core.config import enable_grad, is_grad_enabled, no_grad, set_grad_enabled, use_backend, use_fusion
 from minidl.core.create import *  # noqa: F403
 from minidl.core.device import Device as device  # noqa: N813 - PyTorch's name
 from minidl.core.dtypes import bool_ as bool
@@ -22,9 +22,11 @@ __version__ = "0.1.0"
 
 # Ops that PyTorch has in nn.functional, or only as methods of Tensor, and what they are built from.
 NOT_HERE = (
-    "adaptive_avg_pool2d", "adaptive_max_pool2d", "avg_pool2d", "cross_entropy", "elu", "expand", "fold", "gelu", "getitem", "glu",
-    "hardsigmoid", "hardswish", "hardtanh", "leaky_relu", "linear", "logsigmoid", "max_pool2d_at", "mish", "mse_loss", "pad", "raw_index",
-    "relu6", "silu", "softmin", "softplus", "softshrink", "softsign", "tanhshrink", "to", "unfold", "view",
+    "adaptive_avg_pool2d", "adaptive_max_pool2d", "avg_pool2d", "batch_norm", "batch_norm_eval", "batch_norm_train", "cosine_similarity",
+    "cross_entropy", "elu", "expand", "fold", "gelu", "getitem", "glu", "group_norm", "hardsigmoid", "hardswish", "hardtanh",
+    "instance_norm", "layer_norm", "leaky_relu", "linear", "local_response_norm", "logsigmoid", "max_pool2d_at", "mish", "mse_loss",
+    "neighbour_sum", "normalize", "normalize_over", "pad", "raw_index", "relu6", "rms_norm", "silu", "softmin", "softplus", "softshrink",
+    "softsign", "tanhshrink", "to", "unfold", "view",
 )
 for _name in NOT_HERE:
     globals().pop(_name, None)

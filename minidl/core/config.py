@@ -10,6 +10,7 @@ class _State(threading.local):
     recording = True  # do ops build a graph?
     walking = None    # the Node whose backward is running now, if any
     backend = None    # the implementation that use_backend() forces, if any
+    fusion = True     # may one op do what several do (normalise, add and rectify in one go)?
 
 
 STATE = _State()
@@ -76,6 +77,12 @@ class use_backend(_Switch):  # noqa: N801 - reads like no_grad
     """
 
     attribute = "backend"
+
+
+class use_fusion(_Switch):  # noqa: N801 - reads like no_grad
+    """`with use_fusion(False):` what a layer can do in one go is done by separate ops, with the same numbers."""
+
+    attribute = "fusion"
 
 
 def is_grad_enabled():

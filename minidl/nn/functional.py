@@ -8,6 +8,16 @@ from minidl.ops.conv_transpose import *  # noqa: F403
 from minidl.ops.linear import *  # noqa: F403
 from minidl.ops.loss import *  # noqa: F403
 from minidl.ops.nonlinear import *  # noqa: F403
+from minidl.ops.normalize import batch_norm
+from minidl.ops.normalize_rows import (
+    cosine_similarity,
+    group_norm,
+    instance_norm,
+    layer_norm,
+    local_response_norm,
+    normalize,
+    rms_norm,
+)
 from minidl.ops.pool import *  # noqa: F403
 from minidl.ops.shape import pad
 from minidl.ops.softmax import log_softmax, softmax

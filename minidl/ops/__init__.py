@@ -13,6 +13,8 @@ from minidl.ops.linear_algebra import *  # noqa: F403
 from minidl.ops.loss import *  # noqa: F403
 from minidl.ops.matmul import *  # noqa: F403
 from minidl.ops.nonlinear import *  # noqa: F403
+from minidl.ops.normalize import *  # noqa: F403
+from minidl.ops.normalize_rows import *  # noqa: F403
 from minidl.ops.order import *  # noqa: F403
 from minidl.ops.pass_on import *  # noqa: F403
 from minidl.ops.pool import *  # noqa: F403
