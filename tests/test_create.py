@@ -22,6 +22,12 @@ def test_python_numbers_get_the_defaults_and_arrays_keep_their_dtype(data, dtype
     np.testing.assert_array_equal(x.array, data)
 
 
+def test_python_floats_keep_every_digit():
+    for make in (minidl.tensor, minidl.as_tensor):
+        assert make([0.1], dtype="float64").item() == make(0.1, dtype="float64").item() == 0.1
+    assert minidl.tensor([1e300]).tolist() == [float("inf")] and minidl.tensor([1e300], dtype="float64").tolist() == [1e300]
+
+
 def test_tensors_inside_lists():
     x = minidl.tensor([minidl.tensor(1.0), minidl.tensor(2.0)])
     assert x.tolist() == [1, 2]
