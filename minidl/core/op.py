@@ -171,16 +171,16 @@ def _recorded(record):
     return _quick_unary(record, call) if count == 1 and not takes_list else _quick_binary(record, call) if count == 2 else call
 
 
-# The same as call() for one or two tensors and nothing else. For small arrays Python's own time is all the time:
+# The same as call() for one or two tensors and no keywords. For small arrays Python's own time is all the time:
 # without these two, the 999 small ops of benchmarks/small_ops.py take 1.2 times as long, forward and backward.
 
 def _quick_unary(record, call):
     forward, uses_output = record.forward, record.uses_output
 
     def unary(x=None, /, *rest, **settings):
-        if rest or settings or OBSERVERS or type(x) is not Tensor:
+        if settings or OBSERVERS or type(x) is not Tensor:
             return call(*(() if x is None else (x,)), *rest, **settings)
-        y, backward = forward(x)
+        y, backward = forward(x, *rest)
         if type(y) is not ndarray:
             y = as_array(y)
         if not (STATE.recording and x.requires_grad) or backward is None:
@@ -197,9 +197,9 @@ def _quick_binary(record, call):
     forward, uses_output = record.forward, record.uses_output
 
     def binary(x=None, other=None, /, *rest, **settings):
-        if rest or settings or OBSERVERS or type(x) not in QUICK or type(other) not in QUICK:
+        if settings or OBSERVERS or type(x) not in QUICK or type(other) not in QUICK:
             return call(*((x,) if other is None and not rest else (x, other)), *rest, **settings)
-        y, backward = forward(x, other)
+        y, backward = forward(x, other, *rest)
         if type(y) is not ndarray:
             y = as_array(y)
         x_edge = (x.edge or x) if type(x) is Tensor and x.requires_grad else None
