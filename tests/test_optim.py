@@ -50,10 +50,12 @@ def test_it_goes_downhill(name):
 def test_pieces_change_nothing(name, monkeypatch):
     """A parameter of many pieces, one of one piece, and one in an order of its own come to the same numbers."""
     results = []
-    for size in (7, 1 << 14, None):
-        monkeypatch.setattr(optimizer, "PIECE", size or 5)
+    for size, order in ((7, None), (1 << 14, None), (7, "gradient"), (7, "parameter")):
+        monkeypatch.setattr(optimizer, "PIECE", size)
         params = params_with_gradients((3, 4, 5, 2), (40,), (), (0, 3))
-        if size is None:
+        if order == "gradient":
+            params[0].grad = minidl.Tensor(np.ascontiguousarray(params[0].grad.array))
+        elif order == "parameter":
             params[0].data = minidl.Tensor(np.asfortranarray(params[0].array))
         rule = BUILD[name](params)
         for _ in range(3):
@@ -127,6 +129,20 @@ def test_a_step_under_a_graph_is_noticed():
     SGD(layer.parameters()).step()
     with pytest.raises(minidl.core.errors.GraphError, match=r"SGD\.step"):
         y.backward()
+
+
+def test_steps_and_clips_lift_the_locks_of_debug():
+    layer = nn.Linear(2, 2)
+    with minidl.debug():
+        y = layer(layer(minidl.ones(1, 2))).sum()
+        assert not layer.weight.array.flags.writeable
+        for param in layer.parameters():
+            param.grad = minidl.ones(*param.shape)
+            param.grad * nn.Parameter(minidl.ones(1))  # a graph that needs the gradient
+        utils.clip_grad_norm_(layer.parameters(), 0.5)
+        utils.clip_grad_value_(layer.parameters(), 0.1)
+        SGD(layer.parameters()).step()
+        assert not layer.weight.array.flags.writeable and y.requires_grad
 
 
 def test_clipping_is_a_write():

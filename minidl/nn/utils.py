@@ -8,7 +8,7 @@ from minidl.core.config import no_grad
 from minidl.core.device import array_module
 from minidl.core.dtypes import default_float
 from minidl.core.errors import ArgumentError, GraphError, ShapeError, explained
-from minidl.core.guard import written
+from minidl.core.guard import lifted, written
 from minidl.core.tensor import Tensor
 from minidl.ops import cat
 
@@ -22,9 +22,8 @@ def clip_grad_norm_(parameters, max_norm, norm_type=2.0, error_if_nonfinite=Fals
         raise explained(GraphError, "clip_grad_norm_", "the norm of the gradients is not finite.", [f"norm: {total.item()}"],
                         "minidl.detect_anomaly() names the op that made the first such number.")
     for grad in grads:  # no question to the device: it multiplies by 1 where nothing is to be clipped
-        array = grad.array
-        array *= (float(max_norm) / (total.array + 1e-6)).clip(None, 1.0).astype(array.dtype)
-        written(array, "clip_grad_norm_")
+        factor = (float(max_norm) / (total.array + 1e-6)).clip(None, 1.0).astype(grad.dtype)
+        _overwrite(grad.array, "clip_grad_norm_", lambda array, factor=factor: array_module(array).multiply(array, factor, out=array))
     return total
 
 
@@ -49,8 +48,14 @@ def _norm(xp, array, norm_type):
 def clip_grad_value_(parameters, clip_value):
     """Cut every element of every gradient to between -clip_value and clip_value."""
     for grad in _gradients(parameters):
-        array_module(grad.array).clip(grad.array, -float(clip_value), float(clip_value), out=grad.array)
-        written(grad.array, "clip_grad_value_")
+        _overwrite(grad.array, "clip_grad_value_", lambda array: array.clip(-float(clip_value), float(clip_value), out=array))
+
+
+def _overwrite(array, call, change):
+    """Let change(array) write into a gradient, and say so to the in-place guard."""
+    with lifted(array):
+        change(array)
+    written(array, call)
 
 
 def _gradients(parameters):

@@ -1,21 +1,21 @@
 """Optimizer: groups of parameters, what is remembered about each, and the loop that updates them. Rules are in sgd.py, ...
 
-A rule sees plain arrays, one-dimensional and in memory order, a piece at a time: a piece fits into the processor's
-cache together with everything that belongs to it, which makes Adam several times faster than whole arrays.
+A rule sees plain arrays, one-dimensional and in memory order, a piece at a time: a piece stays in the processor's
+cache together with everything that belongs to it. A 4096×4096 weight takes half to a third of the time of whole arrays.
 """
 
 import math
 
-from minidl.backend.layout import empty, is_stored_right, stored
+from minidl.backend.layout import empty, is_stored_right
 from minidl.core.config import enable_grad, no_grad
 from minidl.core.device import move, on_cpu
 from minidl.core.dtypes import is_floating
 from minidl.core.errors import ArgumentError, DTypeError, StateError, describe, explained
-from minidl.core.guard import written
+from minidl.core.guard import lifted, written
 from minidl.core.tensor import Tensor
 from minidl.nn.module import Module, forget_gradients
 
-PIECE = 1 << 14  # elements of a parameter that are updated at once on the CPU
+PIECE = 1 << 16  # elements of a parameter that are updated at once on the CPU
 
 
 class Optimizer:
@@ -91,8 +91,9 @@ class Optimizer:
             for param in group["params"]:
                 if param.grad is not None:
                     arrays, numbers = self.begin(param, self.state.setdefault(param, {}), group)
-                    for piece in pieces(param.array, param.grad.array, *arrays):
-                        self.update(*piece, **numbers)
+                    with lifted(param.array):
+                        for piece in pieces(param.array, param.grad.array, *arrays):
+                            self.update(*piece, **numbers)
                     written(param.array, call)
         return loss
 
@@ -144,7 +145,7 @@ def pieces(*arrays):
     if not is_stored_right(arrays[0]):  # the user put an array in an order of its own there: then all of it at once
         yield arrays
         return
-    flat = [in_memory_order(stored(array)) for array in arrays]
+    flat = [in_memory_order(array) for array in arrays]
     size = PIECE if on_cpu(arrays[0]) else max(flat[0].size, 1)
     for start in range(0, flat[0].size, size):
         yield [array[start:start + size] for array in flat]
