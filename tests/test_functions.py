@@ -121,3 +121,12 @@ def test_messages(text):
     with pytest.raises(MinidlError) as raised:
         MESSAGES[text]()
     assert str(raised.value).splitlines()[0] == text and len(str(raised.value).splitlines()) >= 3
+
+
+def test_activations_of_images_are_not_laid_out_again():
+    from minidl.backend.counters import COUNTS
+    x = minidl.randn(2, 3, 4, 5, requires_grad=True)
+    before = COUNTS["layout conversion"]
+    for function in (minidl.erf, minidl.nn.functional.gelu, minidl.nn.functional.silu, minidl.nn.functional.elu, minidl.sin):
+        function(x).square().sum().backward()
+    assert COUNTS["layout conversion"] == before

@@ -31,7 +31,7 @@ def erf(x):
 
 def polynomial(xp, coefficients, x):
     """Σ cₖ xᵏ by Horner's rule."""
-    y = xp.full(x.shape, coefficients[-1], x.dtype)
+    y = xp.full_like(x, coefficients[-1])
     for c in coefficients[-2::-1]:
         y *= x
         y += c
