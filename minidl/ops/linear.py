@@ -22,7 +22,8 @@ def linear(x, weight, bias=None):
     Backward:  x[n, k] meets w[o, k] in y[n, o]: grad_x = grad_y · w, grad_w = grad_yᵀ · x with all other axes as rows,
                and b[o] counts once in every row: grad_b = Σ_n grad_y[n, o].
     """
-    _match(x, weight, bias)
+    if not x.ndim or x.shape[-1:] != weight.shape[1:] or bias is not None and bias.shape != weight.shape[:1]:
+        _match(x, weight, bias)  # says what is wrong
     a, w = operands("linear", x, weight)
     y = backend.run("matmul", a, w.T)
     if bias is not None:
