@@ -1,4 +1,4 @@
-"""Runs the code and the commands in README.md and CONTRIBUTING.md and writes what they print into the page.
+"""Runs the code and the commands in the DOCUMENTS below and writes what they print into the page.
 
 A ```python block is run, and the ```text block right after it holds its output; one that opens with a comment like
 `# my_op.py` is saved under that name instead. In a ```console block every `$ command` line is run and the lines below
@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-DOCUMENTS = ("README.md", "CONTRIBUTING.md")
+DOCUMENTS = ("README.md", "CONTRIBUTING.md", "docs/debugging.md")
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```\n", re.MULTILINE | re.DOTALL)
 TIME = re.compile(r"\b[\d.]+ ?(?:s|ms|µs)\b")
 ROUNDING = re.compile(r" *-?\b[\d.]+e-(?:0[5-9]|[5-9]|[1-9]\d)\b")
