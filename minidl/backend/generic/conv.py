@@ -23,9 +23,10 @@ def conv2d(x, weight, bias, stride, padding, dilation, groups):
     OH, OW = output_size(x.shape, kernel, stride, padding, dilation)
     y = empty((N, O, OH, OW), x.dtype, x)
     filters = as_filters(weight, groups).transpose(0, 2, 1)  # (G, KH·KW·C/G, O/G)
-    for part in batches(x, kernel, (OH, OW)):
+    for part in batches(x.shape, kernel, (OH, OW), x.itemsize):
         columns = im2col(x[part], kernel, stride, padding, dilation, groups)
         array_module(x).matmul(columns, filters, out=as_rows(y[part], groups))
+        del columns  # before the next part makes its own
     if bias is not None:
         y += bias.reshape(O, 1, 1)
     return y
@@ -34,16 +35,19 @@ def conv2d(x, weight, bias, stride, padding, dilation, groups):
 @implements("conv2d_grad_x", "generic/im2col")
 def conv2d_grad_x(grad_y, weight, x_shape, stride, padding, dilation, groups):
     """What each window hands back, added where windows overlap."""
-    N, kernel = x_shape[0], weight.shape[2:]
+    kernel = weight.shape[2:]
     filters = as_filters(weight, groups)  # (G, O/G, KH·KW·C/G)
-    parts = list(batches(empty((N, x_shape[1], 1, 1), grad_y.dtype, grad_y), kernel, grad_y.shape[2:]))
-    grad_x = None if len(parts) == 1 else empty(x_shape, grad_y.dtype, grad_y)
-    for part in parts:
+    first, *more = batches(x_shape, kernel, grad_y.shape[2:], grad_y.itemsize)
+
+    def images(part):
         columns = as_rows(grad_y[part], groups) @ filters  # (G, N·OH·OW, KH·KW·C/G)
-        image = col2im(columns, (part.stop - part.start, *x_shape[1:]), kernel, stride, padding, dilation, groups)
-        if grad_x is None:
-            return image
-        grad_x[part] = image
+        return col2im(columns, (part.stop - part.start, *x_shape[1:]), kernel, stride, padding, dilation, groups)
+
+    if not more:
+        return images(first)
+    grad_x = empty(x_shape, grad_y.dtype, grad_y)
+    for part in (first, *more):
+        grad_x[part] = images(part)
     return grad_x
 
 
@@ -52,10 +56,11 @@ def conv2d_grad_w(x, grad_y, w_shape, stride, padding, dilation, groups):
     """Correlate the image with the output's gradient: the sum over all windows of window × gradient."""
     O, C, KH, KW = w_shape
     grad_w = None
-    for part in batches(x, (KH, KW), grad_y.shape[2:]):
+    for part in batches(x.shape, (KH, KW), grad_y.shape[2:], x.itemsize):
         columns = im2col(x[part], (KH, KW), stride, padding, dilation, groups)
         term = as_rows(grad_y[part], groups).transpose(0, 2, 1) @ columns  # (G, O/G, KH·KW·C/G)
         grad_w = term if grad_w is None else grad_w + term
+        del columns
     return grad_w.reshape(O, KH, KW, C).transpose(0, 3, 1, 2)
 
 
@@ -89,10 +94,10 @@ def as_rows(y, groups):
     return y.transpose(0, 2, 3, 1).reshape(N * OH * OW, groups, O // groups).transpose(1, 0, 2)
 
 
-def batches(x, kernel, size):
+def batches(x_shape, kernel, size, itemsize):
     """Slices of the batch whose columns stay below COLUMN_BYTES; at least one image each."""
-    N, C = x.shape[:2]
-    bytes_per_image = size[0] * size[1] * kernel[0] * kernel[1] * C * x.itemsize
+    N, C = x_shape[:2]
+    bytes_per_image = size[0] * size[1] * kernel[0] * kernel[1] * C * itemsize
     step = max(1, COLUMN_BYTES // max(1, bytes_per_image))
     for n in range(0, max(N, 1), step):  # an empty batch is one empty slice
         yield slice(n, min(n + step, N))
