@@ -381,3 +381,27 @@ def test_no_grad_forms():
             return x * 2
 
     assert not f().requires_grad and g().requires_grad and (x * 2).requires_grad
+
+
+def test_create_graph_records_also_inside_no_grad():
+    x = leaf(3)
+    y = (x * x) * x
+    with minidl.no_grad():
+        (g,) = minidl.autograd.grad(y, x, ones(3), create_graph=True)
+        assert g.requires_grad
+        (second,) = minidl.autograd.grad(g, x, ones(3))
+    np.testing.assert_allclose(second.array, 6 * x.array)
+
+
+def test_the_walks_own_sums_and_copies_are_not_ops_of_the_program():
+    seen = []
+    registry.OBSERVERS.append(lambda call: seen.append((call.op.name, call.inside is None)))
+    try:
+        for create_graph in (False, True):
+            x, start = leaf(3), ones(3)
+            y = x * x + x + x
+            count = len([1 for _, program in seen if program])
+            y.backward(start, create_graph=create_graph)
+            assert len([1 for _, program in seen if program]) == count
+    finally:
+        registry.OBSERVERS.pop()

@@ -5,6 +5,8 @@ normalisation reads each row once. NumPy forgets the order for mixed operands an
 makes a 4-D result allocates it here and fills it with out=.
 """
 
+import numpy as np
+
 from minidl.backend.counters import COUNTS
 from minidl.core.device import array_module
 from minidl.core.errors import no_broadcast
@@ -34,6 +36,11 @@ def stored(array):
     result = empty(array.shape, array.dtype, array)
     result[...] = array
     return result
+
+
+def as_array(y):
+    """A result as an array: NumPy's ufuncs turn 0-d arrays into scalars."""
+    return np.asarray(y) if isinstance(y, np.generic) else y
 
 
 def elementwise(ufunc, x, other=None, dtype=None):

@@ -9,7 +9,7 @@ import sys
 
 import numpy as np
 
-from minidl.backend.layout import is_stored_right
+from minidl.backend.layout import as_array, elementwise, is_stored_right
 from minidl.core.config import STATE
 from minidl.core.errors import GraphError, explained
 from minidl.core.guard import CLOCK, check_saved, written_since
@@ -58,7 +58,7 @@ class Cell:
                 grad = replacement
         tensor = self.keeper and self.keeper()
         if tensor is not None:
-            tensor.grad = grad if grad.requires_grad else grad.clone()
+            tensor.grad = grad if grad.requires_grad else _copy(grad, None)
         return grad
 
 
@@ -109,7 +109,7 @@ def backward_steps(roots, grad_roots, create_graph=False, retain_graph=None, int
     own = None if create_graph or keep_sums else set()  # edges whose total is an array made here: the only ones added to in place
     queue = []   # a heap of (-age, node): every node that a gradient has reached
     for root, grad in zip(roots, grad_roots, strict=True):
-        _arrive(root.edge or root, grad, totals, own, queue)
+        _arrive(root.edge or root, grad, totals, own, queue, root)
     while queue:
         node = heapq.heappop(queue)[1]
         if len(node.outputs) == 1:
@@ -127,7 +127,7 @@ def backward_steps(roots, grad_roots, create_graph=False, retain_graph=None, int
         grads_out = run_node(node, grads_in, create_graph)
         edges, sums = node.edges, []
         for edge, grad in zip(edges, grads_out):  # noqa: B905 - run_node checked the lengths
-            sums.append(_arrive(edge, grad, totals, own, queue) if edge is not None and grad is not None else None)
+            sums.append(_arrive(edge, grad, totals, own, queue, node) if edge is not None and grad is not None else None)
         if not retain_graph:
             node.backward, node.edges, node.saved_output = None, (), None
         yield Step(node, edges, grads_in, grads_out, sums)
@@ -135,7 +135,7 @@ def backward_steps(roots, grad_roots, create_graph=False, retain_graph=None, int
     _settle(totals, create_graph, into)
 
 
-def _arrive(edge, grad, totals, own, queue):
+def _arrive(edge, grad, totals, own, queue, walking):
     """Add a gradient to the total of an edge; return the total before and after."""
     before = totals.get(edge)
     if before is None:
@@ -146,11 +146,35 @@ def _arrive(edge, grad, totals, own, queue):
         before.array += grad.array
         return before, before
     else:
-        total = before + grad  # a new array: `before` may be held by others
+        total = _plus(before, grad, walking)  # a new array: `before` may be held by others
         if own is not None:
             own.add(edge)
     totals[edge] = total
     return before, total
+
+
+def _plus(before, grad, walking):
+    """The sum of two gradients in a new array."""
+    if before.requires_grad or grad.requires_grad:
+        return _in_graph(lambda: before + grad, walking)
+    return type(before)(as_array(elementwise(np.add, before.array, grad.array)))
+
+
+def _copy(grad, walking):
+    """The same gradient in memory of its own."""
+    if grad.requires_grad:
+        return _in_graph(grad.clone, walking)
+    return type(grad)(as_array(elementwise(np.positive, grad.array)))
+
+
+def _in_graph(compute, walking):
+    """The walk's own op on gradients that will be differentiated again: recorded, and not taken for one of the program's."""
+    state, outside = vars(STATE), (STATE.recording, STATE.walking)
+    state["recording"], state["walking"] = True, walking
+    try:
+        return compute()
+    finally:
+        state["recording"], state["walking"] = outside
 
 
 def _apply_cells(node, grads_in):
@@ -228,9 +252,9 @@ def _settle(totals, create_graph, into):
                 into[leaf] = grad
         elif leaf.grad is None:
             own = not create_graph and is_stored_right(grad.array) and references(grad) == _references_alone(grad)
-            leaf.grad = grad if own else grad.clone()
+            leaf.grad = grad if own else _copy(grad, leaf)
         elif create_graph:
-            leaf.grad = leaf.grad + grad
+            leaf.grad = _plus(leaf.grad, grad, leaf)
         else:
             leaf.grad.array += grad.array
 

@@ -10,6 +10,7 @@ from time import perf_counter
 
 import numpy as np
 
+from minidl.backend.layout import as_array
 from minidl.core.config import STATE
 from minidl.core.errors import DTypeError, describe, explained
 from minidl.core.examples import Example, example
@@ -102,11 +103,6 @@ class Op:
                 raise explained(DTypeError, self.name, f"{self.input_name(number)} must be a Tensor.", [f"it is {describe(x)}"],
                                 f"Did you mean {fix}?")
         return [inputs, *args[1:]] if self.takes_list else inputs + list(args[count:])
-
-
-def as_array(y):
-    """An op's result as an array: NumPy's ufuncs turn 0-d arrays into scalars, and one result of several stays a tuple."""
-    return np.asarray(y) if isinstance(y, np.generic) else y
 
 
 class Call:
