@@ -6,7 +6,18 @@ from minidl.ops.activation import *  # noqa: F403
 from minidl.ops.conv import *  # noqa: F403
 from minidl.ops.conv_transpose import *  # noqa: F403
 from minidl.ops.linear import *  # noqa: F403
+from minidl.ops.linear import bilinear, linear
 from minidl.ops.loss import *  # noqa: F403
+from minidl.ops.losses import (
+    binary_cross_entropy,
+    binary_cross_entropy_with_logits,
+    cosine_embedding_loss,
+    huber_loss,
+    kl_div,
+    l1_loss,
+    nll_loss,
+    smooth_l1_loss,
+)
 from minidl.ops.nonlinear import *  # noqa: F403
 from minidl.ops.normalize import batch_norm
 from minidl.ops.normalize_rows import (

@@ -11,6 +11,7 @@ from minidl.ops.index import *  # noqa: F403
 from minidl.ops.linear import *  # noqa: F403
 from minidl.ops.linear_algebra import *  # noqa: F403
 from minidl.ops.loss import *  # noqa: F403
+from minidl.ops.losses import *  # noqa: F403
 from minidl.ops.matmul import *  # noqa: F403
 from minidl.ops.nonlinear import *  # noqa: F403
 from minidl.ops.normalize import *  # noqa: F403

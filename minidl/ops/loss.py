@@ -14,11 +14,23 @@ from minidl.ops.broadcast import floating, operands, same_device
 from minidl.ops.softmax import log_softmax, softmax
 
 
-def reduce_rows(call, rows, reduction, divisor):
-    """The rows of a loss as the caller wants them: their mean, their sum, or all of them."""
+def check_reduction(call, reduction):
+    """There are three ways to make one number of many, one of which is not to."""
     if reduction not in ("mean", "sum", "none"):
         raise explained(ArgumentError, call, f"{reduction!r} is not a reduction.", ["reductions: 'mean', 'sum', 'none'"],
                         "Check the spelling.")
+
+
+def same_shape(call, x, target):
+    """A loss that compares element by element does not broadcast."""
+    if x.shape != target.shape:
+        raise explained(ShapeError, call, "x and target must have one shape.", [f"x: {x.shape}", f"target: {target.shape}"],
+                        "Broadcasting them is nearly always a mistake. Did you mean target.unsqueeze(1), or x.squeeze(1)?")
+
+
+def reduce_rows(call, rows, reduction, divisor):
+    """The rows of a loss as the caller wants them: their mean, their sum, or all of them."""
+    check_reduction(call, reduction)
     if reduction == "none":
         return stored(rows)
     with np.errstate(all="ignore"):  # the mean of no rows is NaN, as in PyTorch
@@ -34,9 +46,7 @@ def mse_loss(x, target, reduction="mean"):
     Shapes:    x and target the same -> y (), or their shape with "none".
     Backward:  grad_x = grad_y · 2 (x − target) / n, grad_target = −grad_x.
     """
-    if x.shape != target.shape:
-        raise explained(ShapeError, "mse_loss", "x and target must have one shape.", [f"x: {x.shape}", f"target: {target.shape}"],
-                        "Broadcasting them is nearly always a mistake. Did you mean target.unsqueeze(1), or x.squeeze(1)?")
+    same_shape("mse_loss", x, target)
     a, b = operands("mse_loss", x, target, division=True)
     n = a.size if reduction == "mean" else 1
     rows = as_array(a - b)
@@ -126,38 +136,63 @@ def hard_truth(labels, w, s, C, axis, ignore_index, like):
 
 def check_cross_entropy(x, target, weight, ignore_index):
     """The class axis, and whether the target holds shares of every class; or the error that names what is wrong."""
-    tensors = [t for t in (x, target, weight) if t is not None]
-    same_device("cross_entropy", *tensors)
+    soft = is_floating(target.dtype)
+    if not soft or not x.ndim:
+        return check_rows_and_labels("cross_entropy", x, target, weight, ignore_index), soft
+    if target.shape != x.shape:
+        raise float_labels("cross_entropy", x, target, f" A target of floats holds a share for every class, shape {x.shape}.")
+    same_device("cross_entropy", *(t for t in (x, target, weight) if t is not None))
     axis = 1 if x.ndim > 1 else 0
-    shapes = [f"x: {x.shape}, {x.dtype}", f"target: {target.shape}, {target.dtype}"]
-    if not x.ndim:
-        raise explained(ShapeError, "cross_entropy", "x needs an axis of class scores.", shapes, "Rows of scores have the shape (N, C).")
-    C, soft = x.shape[axis], is_floating(target.dtype)
-    rows = x.shape[:axis] + x.shape[axis + 1:]
-    if soft and target.shape != x.shape:
-        raise explained(DTypeError, "cross_entropy", "class labels are whole numbers.", shapes,
-                        f"Convert them: target.long(). A target of floats holds a share for every class, shape {x.shape}.")
-    if not soft and target.shape != rows:
-        raise explained(ShapeError, "cross_entropy", "the target has one label per row of scores.", [*shapes, f"expected target: {rows}"],
-                        "Did you mean target.argmax(1) (one-hot labels)?" if target.shape == x.shape else
-                        "x is (N, C) or (N, C, d1, ...), target (N) or (N, d1, ...).")
-    if weight is not None and (weight.shape != (C,) or weight.requires_grad):
-        raise explained(ShapeError, "cross_entropy", "weight has one constant per class.",
-                        [f"weight: {weight.shape}, requires_grad={weight.requires_grad}", *shapes],
-                        f"Pass a tensor of shape ({C},) that does not require grad.")
-    if not soft:
-        check_labels(target.array, C, ignore_index)
+    check_class_weights("cross_entropy", x, target, weight, axis)
     return axis, soft
 
 
-def check_labels(labels, C, ignore_index):
+def check_rows_and_labels(call, x, target, weight, ignore_index):
+    """The class axis of scores with one label per row; or the error that names what is wrong."""
+    same_device(call, *(t for t in (x, target, weight) if t is not None))
+    shapes = shapes_of(x, target)
+    if not x.ndim:
+        raise explained(ShapeError, call, "x needs an axis of class scores.", shapes, "Rows of scores have the shape (N, C).")
+    axis = 1 if x.ndim > 1 else 0
+    rows = x.shape[:axis] + x.shape[axis + 1:]
+    if is_floating(target.dtype):
+        raise float_labels(call, x, target)
+    if target.shape != rows:
+        raise explained(ShapeError, call, "the target has one label per row of scores.", [*shapes, f"expected target: {rows}"],
+                        "Did you mean target.argmax(1) (one-hot labels)?" if target.shape == x.shape else
+                        "x is (N, C) or (N, C, d1, ...), target (N) or (N, d1, ...).")
+    check_class_weights(call, x, target, weight, axis)
+    check_labels(call, target.array, x.shape[axis], ignore_index)
+    return axis
+
+
+def shapes_of(x, target):
+    """The facts that every message about a target shows."""
+    return [f"x: {x.shape}, {x.dtype}", f"target: {target.shape}, {target.dtype}"]
+
+
+def float_labels(call, x, target, more=""):
+    """The error for labels that are no whole numbers."""
+    return explained(DTypeError, call, "class labels are whole numbers.", shapes_of(x, target), f"Convert them: target.long().{more}")
+
+
+def check_class_weights(call, x, target, weight, axis):
+    """One constant per class, if there are any."""
+    C = x.shape[axis]
+    if weight is not None and (weight.shape != (C,) or weight.requires_grad):
+        raise explained(ShapeError, call, "weight has one constant per class.",
+                        [f"weight: {weight.shape}, requires_grad={weight.requires_grad}", *shapes_of(x, target)],
+                        f"Pass a tensor of shape ({C},) that does not require grad.")
+
+
+def check_labels(call, labels, C, ignore_index):
     """Every label must be a class or ignore_index; the error names the first one that is not."""
     if not labels.size or labels.min() >= 0 and labels.max() < C:
         return
     wrong = ((labels < 0) | (labels >= C)) & (labels != ignore_index)
     if wrong.any():
         first = tuple(int(k[0]) for k in wrong.nonzero()) if wrong.ndim else ()
-        raise explained(RangeError, "cross_entropy", f"a label must lie between 0 and C − 1 = {C - 1}.",
+        raise explained(RangeError, call, f"a label must lie between 0 and C − 1 = {C - 1}.",
                         [f"target[{', '.join(map(str, first))}] = {int(labels[first])}", f"classes: C = {C}",
                          f"ignore_index: {ignore_index}"],
                         "Do the labels start at 1? Then pass target - 1." if int(labels[first]) == C else
