@@ -4,9 +4,12 @@ Numbers are drawn on the CPU, in the order of the logical shape: the same seed g
 and in every storage order.
 """
 
+import math
 import os
 
 import numpy as np
+
+MANY = 2**15  # from so many normal numbers on, many_normals() draws them
 
 
 class Generator:
@@ -62,8 +65,30 @@ def initial_seed():
 def draw_normal(shape, dtype, mean=0.0, std=1.0, generator=None):
     """An array of normally distributed numbers."""
     wide = np.float64 if dtype == np.float64 else np.float32  # NumPy draws in these two
-    numbers = np.asarray((generator or default_generator).numpy.standard_normal(shape, wide))
+    stream = (generator or default_generator).numpy
+    many = wide == np.float32 and math.prod(shape) >= MANY
+    numbers = many_normals(stream, math.prod(shape)).reshape(shape) if many else np.asarray(stream.standard_normal(shape, wide))
     return np.add(np.multiply(numbers, std, out=numbers), mean, out=numbers).astype(dtype, copy=False)
+
+
+def many_normals(stream, count):
+    """float32 standard normal numbers by Box and Muller: √(−2 ln u) · cos and sin of a random angle.
+
+    NumPy computes logarithms and sines many at a time: a network's weights take less than half the time that
+    standard_normal() takes. No number is larger than 5.8, as u has 24 bits.
+    """
+    numbers = np.empty(count, np.float32)
+    for start in range(0, count, MANY):  # pieces that stay in the cache
+        piece = numbers[start:start + MANY]
+        half = (len(piece) + 1) // 2
+        radius = 1 - stream.random(half, np.float32)  # never 0
+        np.sqrt(np.multiply(np.log(radius, out=radius), -2, out=radius), out=radius)
+        angle = stream.random(half, np.float32)
+        angle *= np.float32(2 * np.pi)
+        np.multiply(radius, np.cos(angle), out=piece[:half])
+        np.multiply(radius, np.sin(angle, out=angle), out=radius)
+        piece[half:] = radius[:len(piece) - half]
+    return numbers
 
 
 def draw_uniform(shape, dtype, low=0.0, high=1.0, generator=None):

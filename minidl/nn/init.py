@@ -4,14 +4,38 @@ The idea behind most of them: a layer should neither blow up nor shrink what pas
 weights follows from how many numbers go into one output (fan in) or out of one input (fan out).
 """
 
+import contextlib
 import math
+import threading
 
 import numpy as np
 
 from minidl.core.config import no_grad
 from minidl.core.errors import ArgumentError, ShapeError, explained
-from minidl.core.rng import default_generator, draw_normal, draw_uniform
+from minidl.core.rng import MANY, default_generator, draw_normal, draw_uniform, many_normals
 from minidl.core.tensor import Tensor
+
+
+class _Skipping(threading.local):
+    """Is this thread inside `with skipped()`?"""
+
+    on = False
+
+
+_SKIPPING = _Skipping()
+
+
+@contextlib.contextmanager
+def skipped():
+    """Inside, nothing random is drawn: for layers whose weights are about to be overwritten anyway, by a file for example.
+
+    Memory that nobody writes costs nothing, so even the largest network is built in milliseconds.
+    """
+    before, _SKIPPING.on = _SKIPPING.on, True
+    try:
+        yield
+    finally:
+        _SKIPPING.on = before
 
 
 @no_grad()
@@ -63,11 +87,15 @@ def dirac_(tensor, groups=1):
 
 def uniform_(tensor, a=0.0, b=1.0, generator=None):
     """Every number between a and b is equally likely."""
+    if _SKIPPING.on:
+        return tensor
     return _write(tensor, "init.uniform_", draw_uniform(tensor.shape, tensor.dtype, a, b, generator))
 
 
 def normal_(tensor, mean=0.0, std=1.0, generator=None):
     """Normally distributed with this mean and standard deviation."""
+    if _SKIPPING.on:
+        return tensor
     return _write(tensor, "init.normal_", draw_normal(tensor.shape, tensor.dtype, mean, std, generator))
 
 
@@ -79,6 +107,8 @@ def trunc_normal_(tensor, mean=0.0, std=1.0, a=-2.0, b=2.0, generator=None):
     if not a < b or not std > 0:
         raise explained(ArgumentError, "init.trunc_normal_", "the bounds must enclose something, and std must be positive.",
                         [f"a = {a}, b = {b}, std = {std}"], "Choose a < b and std > 0.")
+    if _SKIPPING.on:
+        return tensor
     stream = (generator or default_generator).numpy
     low, high = (a - mean) / std, (b - mean) / std
     values = np.empty(tensor.numel(), np.float64 if tensor.dtype == np.float64 else np.float32)
@@ -100,7 +130,7 @@ def _probability(low, high):
 
 def _propose_normal(stream, n, low, high, dtype):
     """Up to n standard normal numbers between low and high: those of n draws that fall inside."""
-    z = stream.standard_normal(n, dtype)
+    z = many_normals(stream, n) if dtype == np.float32 and n >= MANY else stream.standard_normal(n, dtype)
     return z if low < -6 and high > 6 and abs(z).max(initial=0) < min(-low, high) else z[(z >= low) & (z <= high)]
 
 
