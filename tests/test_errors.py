@@ -32,14 +32,14 @@ class ElsewhereArray(np.ndarray):
     """Stands for an array on a GPU, where the machine has none."""
 
 
-def mixed_devices():
+def mixed_devices(call=lambda here, there: here + there):
     from minidl.core import device
-    there = minidl.Tensor(np.zeros(3, np.float32).view(ElsewhereArray))
+    there = minidl.Tensor(np.zeros((3, 3), np.float32).view(ElsewhereArray))
     original = device.device_of
     try:
         from minidl.ops import broadcast
         broadcast.device_of = lambda array: Device("cuda:0") if isinstance(array, ElsewhereArray) else original(array)
-        return t(3) + there
+        return call(t(3, 3), there)
     finally:
         broadcast.device_of = original
 
@@ -327,8 +327,8 @@ TABLE = [
       'Check the spelling.']),
     ('mixed_devices()', DeviceError,
      ['add: the tensors must be on one device.',
-      'argument 0: cpu, shape (3,)',
-      'argument 1: cuda:0, shape (3,)',
+      'argument 0: cpu, shape (3, 3)',
+      'argument 1: cuda:0, shape (3, 3)',
       "Move one of them, as in x.to('cpu')."]),
     ('without_a_gpu()', DeviceError,
      ["device('cuda'): there is no usable GPU.",
@@ -370,6 +370,20 @@ def test_what_the_message_says(call, kind, lines):
         eval(call)  # the calls stand in the table as people would type them
     assert str(caught.value) == "\n    ".join(lines)
     assert type(caught.value) is kind
+
+
+@pytest.mark.parametrize("call", [
+    lambda here, there: here - there, lambda here, there: there * here, lambda here, there: here @ there, lambda here, there: here > there,
+    lambda here, there: minidl.cat([here, there]), lambda here, there: minidl.stack([here, there]),
+    lambda here, there: minidl.where(here > 0, here, there), lambda here, there: minidl.maximum(here, there),
+    lambda here, there: minidl.einsum("ij,jk->ik", here, there), lambda here, there: F.mse_loss(here, there),
+    lambda here, there: F.cross_entropy(here, there), lambda here, there: F.linear(here, there),
+    lambda here, there: minidl.masked_fill(here, there > 0, 1.0),
+    lambda here, there: F.conv2d(here[None, None], minidl.Tensor(there.array[None, None])),
+])
+def test_every_op_of_two_tensors_names_mixed_devices(call):
+    with pytest.raises(DeviceError, match="the tensors must be on one device"):
+        mixed_devices(call)
 
 
 def test_every_message_has_its_parts():

@@ -14,7 +14,7 @@ from minidl.core.examples import booleans, integers, normal
 from minidl.core.op import example, needs_grad, op
 from minidl.core.tensor import Tensor
 from minidl.ops.axes import one_axis, several_axes
-from minidl.ops.broadcast import broadcast_shape, sum_to
+from minidl.ops.broadcast import broadcast_shape, same_device, sum_to
 from minidl.ops.index import getitem, getitem_grad
 from minidl.ops.select import where
 from minidl.ops.shape import expand, reshape
@@ -200,6 +200,7 @@ def masked_fill(x, mask, value):
     if not isinstance(mask, Tensor) or mask.dtype.kind != "b":
         raise explained(DTypeError, "masked_fill", "mask must be a Tensor of booleans.", [f"it is {describe(mask)}"],
                         "Did you mean mask != 0?")
+    same_device("masked_fill", x, mask)
     if isinstance(value, Tensor) and value.ndim:
         raise explained(ShapeError, "masked_fill", "value must be one number.", [f"value: {describe(value)}"], "Use where(mask, value, x).")
     if category(result_type(number)) > category(x.dtype):
