@@ -342,3 +342,40 @@ def test_a_message(call, kind, parts):
     text = str(caught.value)
     assert [part for part in parts if part not in text] == [], text
     assert text.count("\n    ") >= 2 or "floating point" in text, f"four parts: call and rule, facts, fix\n{text}"
+
+
+# --- layers with a state or a choice of their own -------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("training", [True, False])
+def test_batch_norm_adds_and_cuts_in_the_same_go(training):
+    minidl.manual_seed(0)
+    plain, fused = nn.BatchNorm2d(3).train(training), nn.BatchNorm2d(3).train(training)
+    x, shortcut = minidl.randn(2, 3, 4, 5), minidl.randn(2, 3, 4, 5)
+    assert np.allclose(fused(x, add=shortcut, relu=True).detach().array, (plain(x) + shortcut).relu().detach().array, atol=1e-6)
+    assert np.array_equal(fused.running_mean.array, plain.running_mean.array) and fused.num_batches_tracked.item() == training
+
+
+def test_dropout_listens_to_p_and_training():
+    minidl.manual_seed(0)
+    layer, x = nn.Dropout(0.5), minidl.ones(1000)
+    kept = layer(x).array
+    assert set(kept.tolist()) == {0.0, 2.0} and abs(kept.mean() - 1) < 0.2
+    layer.p = 0.0
+    assert np.array_equal(layer(x).array, x.array)
+    layer.p = 1.0
+    assert not layer(x).array.any() and np.array_equal(layer.eval()(x).array, x.array)
+    rows = nn.Dropout2d(0.5)(minidl.ones(20, 10, 2, 2)).array
+    assert np.all(rows == rows[:, :, :1, :1]) and 0 < (rows[:, :, 0, 0] == 0).sum() < 200
+
+
+def test_a_table_around_existing_numbers():
+    table = nn.Embedding.from_pretrained(minidl.tensor(np.arange(6.0).reshape(3, 2)))
+    assert table(minidl.tensor([2, 0])).tolist() == [[4, 5], [0, 1]] and not table.weight.requires_grad
+
+
+def test_stochastic_depth_drops_whole_samples():
+    minidl.manual_seed(0)
+    layer = nn.StochasticDepth(0.5, "row")
+    rows = layer(minidl.ones(200, 3)).array
+    assert np.all(rows == rows[:, :1]) and set(rows[:, 0].tolist()) == {0.0, 2.0}
+    assert np.all(layer.eval()(minidl.ones(4, 3)).array == 1) and repr(layer) == "StochasticDepth(p=0.5, mode='row')"

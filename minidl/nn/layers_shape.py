@@ -203,6 +203,19 @@ class Dropout2d(Dropout):
         return F.dropout2d(x, self.p, self.training)
 
 
+class StochasticDepth(Configured):
+    """While training, a whole branch becomes 0 with probability p: for each sample ("row") or for the batch at once ("batch")."""
+
+    shown = ("p", "mode")
+
+    def __init__(self, p, mode):
+        super().__init__(p=p, mode=mode)
+
+    def forward(self, x):
+        """x, or 0."""
+        return F.stochastic_depth(x, self.p, self.mode, self.training)
+
+
 __all__ = ["Flatten", "Unflatten", "ZeroPad1d", "ZeroPad2d", "ReflectionPad1d", "ReflectionPad2d", "ReplicationPad1d", "ReplicationPad2d",
            "CircularPad2d", "ConstantPad1d", "ConstantPad2d", "Upsample", "UpsamplingNearest2d", "UpsamplingBilinear2d", "PixelShuffle",
-           "PixelUnshuffle", "ChannelShuffle", "Dropout", "Dropout2d"]
+           "PixelUnshuffle", "ChannelShuffle", "Dropout", "Dropout2d", "StochasticDepth"]
