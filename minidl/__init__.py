@@ -22,11 +22,13 @@ __version__ = "0.1.0"
 
 # Ops that PyTorch has in nn.functional, or only as methods of Tensor, and what they are built from.
 NOT_HERE = (
-    "adaptive_avg_pool2d", "adaptive_max_pool2d", "avg_pool2d", "batch_norm", "batch_norm_eval", "batch_norm_train", "cosine_similarity",
-    "cross_entropy", "elu", "expand", "fold", "gelu", "getitem", "glu", "group_norm", "hardsigmoid", "hardswish", "hardtanh",
-    "instance_norm", "layer_norm", "leaky_relu", "linear", "local_response_norm", "logsigmoid", "max_pool2d_at", "mish", "mse_loss",
-    "neighbour_sum", "normalize", "normalize_over", "pad", "raw_index", "relu6", "rms_norm", "silu", "softmin", "softplus", "softshrink",
-    "softsign", "tanhshrink", "to", "unfold", "view",
+    "adaptive_avg_pool2d", "adaptive_max_pool2d", "avg_pool2d", "batch_norm", "batch_norm_eval", "batch_norm_train",
+    "binary_cross_entropy", "binary_cross_entropy_with_logits", "cosine_embedding_loss", "cross_entropy", "dropout", "dropout2d", "elu",
+    "embed", "embedding", "expand", "fold", "gelu", "getitem", "glu", "group_norm", "hardsigmoid", "hardswish", "hardtanh", "huber",
+    "huber_loss", "instance_norm", "interpolate", "kl_div", "l1_loss", "layer_norm", "leaky_relu", "linear", "local_response_norm",
+    "logsigmoid", "masked_scale", "max_pool2d_at", "mish", "mse_loss", "neighbour_sum", "nll_loss", "normalize", "normalize_over", "pad",
+    "raw_index", "relu6", "resample", "rms_norm", "silu", "smooth_l1_loss", "softmin", "softplus", "softshrink", "softsign",
+    "stochastic_depth", "tanhshrink", "to", "unfold", "view",
 )
 for _name in NOT_HERE:
     globals().pop(_name, None)

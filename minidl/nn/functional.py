@@ -5,7 +5,9 @@ from minidl.core.create import one_hot
 from minidl.ops.activation import *  # noqa: F403
 from minidl.ops.conv import *  # noqa: F403
 from minidl.ops.conv_transpose import *  # noqa: F403
-from minidl.ops.linear import *  # noqa: F403
+from minidl.ops.dropout import dropout, dropout2d, stochastic_depth
+from minidl.ops.embedding import embedding
+from minidl.ops.image import channel_shuffle, interpolate, pad, pixel_shuffle, pixel_unshuffle
 from minidl.ops.linear import bilinear, linear
 from minidl.ops.loss import *  # noqa: F403
 from minidl.ops.losses import (
@@ -30,7 +32,6 @@ from minidl.ops.normalize_rows import (
     rms_norm,
 )
 from minidl.ops.pool import *  # noqa: F403
-from minidl.ops.shape import pad
 from minidl.ops.softmax import log_softmax, softmax
 from minidl.ops.unfold import *  # noqa: F403
 

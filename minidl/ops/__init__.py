@@ -5,8 +5,11 @@ from minidl.ops.compare import *  # noqa: F403
 from minidl.ops.conv import *  # noqa: F403
 from minidl.ops.conv_transpose import *  # noqa: F403
 from minidl.ops.diagonal import *  # noqa: F403
+from minidl.ops.dropout import *  # noqa: F403
 from minidl.ops.elementwise import *  # noqa: F403
+from minidl.ops.embedding import *  # noqa: F403
 from minidl.ops.functions import *  # noqa: F403
+from minidl.ops.image import *  # noqa: F403
 from minidl.ops.index import *  # noqa: F403
 from minidl.ops.linear import *  # noqa: F403
 from minidl.ops.linear_algebra import *  # noqa: F403
