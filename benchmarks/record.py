@@ -35,13 +35,19 @@ def spread(values):
     return (high - low) / 2 / middle
 
 
-def write(name, what, rows, floors=()):
-    """Save and print one benchmark. `rows`: dicts with equal keys; `floors`: (claim, holds) pairs."""
+def commit():
+    """The commit that runs, and whether files differ from it."""
+    return git("rev-parse", "--short", "HEAD") + ("+changes" if git("status", "--porcelain", "--untracked-files=no") else "")
+
+
+def write(name, what, rows, floors=(), started_at=None):
+    """Save and print one benchmark. `rows`: dicts with equal keys; `floors`: (claim, holds) pairs; `started_at`: the commit()
+    of a run so long that there may be another one when it ends."""
     result = {
         "name": name, "what": what, "rows": rows, "floors": [{"claim": claim, "holds": bool(holds)} for claim, holds in floors],
         "device": f"{processor()}, {os.cpu_count()} cores, {platform.system()} {platform.machine()}",
         "versions": {"python": platform.python_version()} | {n: version(n) for n in ("numpy", "torch") if version(n)},
-        "commit": git("rev-parse", "--short", "HEAD") + ("+changes" if git("status", "--porcelain", "--untracked-files=no") else ""),
+        "commit": started_at or commit(),
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
         "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
     }

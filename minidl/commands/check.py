@@ -18,7 +18,11 @@ import numpy as np
 @click.option("--order", default=2, show_default=True, type=click.IntRange(1, 4), help="Check derivatives up to this order.")
 @click.option("--seed", default=0, show_default=True, help="Of the inputs, the directions and the cotangents.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of a table.")
-def command(function, shapes, only, order, seed, as_json):
+@click.option("--planted", is_flag=True, help="Plant classic mistakes in minidl's ops, one at a time, and show what notices them.")
+@click.option("--exercise", "count", metavar="N", type=click.IntRange(1), help="Plant N mistakes at random: which one is it?")
+@click.option("--answer", is_flag=True, help="With --exercise: print the answers and ask nothing.")
+@click.pass_context
+def command(context, function, shapes, only, order, seed, as_json, planted, count, answer):
     """Compare gradients with finite differences.
 
     \b
@@ -26,15 +30,28 @@ def command(function, shapes, only, order, seed, as_json):
     minidl check --op softmax --order 3                   one of them
     minidl check package.module:my_op --shape 2,3 --shape 3,4
                                                           your own function of two tensors
+    minidl check --planted                                would it notice? classic mistakes, and weaker checks beside it
+    minidl check --exercise 3                             three of them at random: read the report, name the mistake
 
     MODULE:FUNCTION is found from the current directory. It gets one float64 tensor of normal numbers per --shape, and
     returns a tensor or a tuple of them. A random direction and a random cotangent per probe; the tolerance follows
     from the step. Points where the function is not smooth are left out and listed. On failure the full Jacobian names
     the worst entry and a guess at the cause.
 
-    Exit status: 0 every gradient is right, 1 some are not, 2 the command could not be understood.
+    --planted puts each mistake of minidl.planted.CATALOGUE into its op, checks it, and takes it out again. Beside it
+    stand three checks that are often used, each with one weakness: seeded with ones, one random element per argument,
+    the first argument alone. --exercise without a terminal prints each answer below a line of dashes; --seed repeats
+    the same exercises.
+
+    Exit status: 0 every gradient is right (with --planted: every mistake was caught), 1 some are not, 2 the command could
+    not be understood.
     """
-    if function:
+    if planted or count:
+        if function or shapes or only:
+            raise click.UsageError("--planted and --exercise choose their ops themselves: leave out the function, --shape and --op.")
+        given = context.get_parameter_source("seed").name == "COMMANDLINE"
+        ok = check_planted(seed, as_json) if planted else run_exercises(count, seed if given else time.time_ns() % 100_000, answer)
+    elif function:
         if only:
             raise click.UsageError("--op checks minidl's own ops; leave it out when you name a function.")
         ok = check_function(function, shapes, order, seed, as_json)
@@ -207,6 +224,49 @@ def float32_line(op, seed, device, failures):
         worst, allowed = max(worst, error), max(allowed, limit)
     return {"op": op.name, "order": 1, "dtype": "float32", "device": device, "worst": worst, "unit": "eps",
             "seconds": time.perf_counter() - start, "verdict": "wrong" if reason else "ok", "reason": reason}
+
+
+# --- planted bugs -----------------------------------------------------------------------------------------------------
+
+def check_planted(seed, as_json):
+    """Every planted bug, checked by minidl and by three weaker checks; True if ours caught all."""
+    from minidl import planted
+    from minidl.planted.table import summary
+
+    talk(f"planting {len(planted.CATALOGUE)} mistakes, one at a time; orders 1 and 2, seed {seed}")
+    progress, numbers = Progress(len(planted.CATALOGUE)), iter(range(len(planted.CATALOGUE)))
+    rows = planted.results(seed=seed, progress=lambda name: progress.at(next(numbers), name))
+    progress.done()
+    ok = all(row["caught"] for row in rows)
+    click.echo(json.dumps({"ok": ok, "seed": seed, "bugs": rows}, indent=1) if as_json else "\n".join(planted.lines(rows)))
+    talk(summary(rows))
+    return ok
+
+
+def on_a_terminal():
+    """Is there somebody to answer?"""
+    return sys.stdin.isatty() and sys.stdout.isatty()
+
+
+def run_exercises(count, seed, answer):
+    """Show a report, ask which mistake it is, tell."""
+    from minidl import planted
+
+    asks = on_a_terminal() and not answer
+    talk(f"{min(count, len(planted.CATALOGUE))} exercises; the same ones again: --exercise {count} --seed {seed}")
+    right = 0
+    for number, exercise in enumerate(planted.exercises(count, seed), 1):
+        click.echo(f"{'' if number == 1 else chr(10)}Exercise {number}\n\n{exercise.question}\n")
+        if asks:
+            choice = click.prompt("your answer", type=click.IntRange(1, len(exercise.choices)))
+            right += choice == exercise.right
+            click.echo("Right.\n" if choice == exercise.right else f"No, it is {exercise.right}.\n")
+        else:
+            click.echo("-" * 80)
+        click.echo(exercise.answer)
+    if asks:
+        talk(f"{right} of {number} right")
+    return True
 
 
 COLUMNS = ("op", "order", "dtype", "device", "worst error", "time", "verdict")

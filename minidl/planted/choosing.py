@@ -16,7 +16,7 @@ def tied(*shape):
     return Spec("tied", shape, draw)
 
 
-@mistake("where", guess="no known pattern")
+@mistake("where", guess="a condition of the forward is missing")
 def gradient_to_both_branches(right, a):
     """Both branches get the whole gradient.
 
@@ -42,7 +42,7 @@ def branches_exchanged(right, a):
     return backward
 
 
-@mistake("maximum")
+@mistake("maximum", guess="wrong only where x < other")
 def maximum_gives_both_everything(right, a):
     """Both operands get the whole gradient.
 
@@ -54,7 +54,7 @@ def maximum_gives_both_everything(right, a):
     return backward
 
 
-@mistake("maximum", examples=[example(tied(3, 4), tied(3, 4))])
+@mistake("maximum", guess="a tie counted more than once", examples=[example(tied(3, 4), tied(3, 4))])
 def tie_counted_for_both(right, a):
     """Where the operands are equal both get the whole gradient: written with >= twice.
 
@@ -66,7 +66,7 @@ def tie_counted_for_both(right, a):
     return backward
 
 
-@mistake("amax", examples=[example(tied(3, 5), dim=1)])
+@mistake("amax", guess="a tie counted more than once", examples=[example(tied(3, 5), dim=1)])
 def ties_counted_twice(right, a):
     """Equal maxima each get the whole gradient instead of a share.
 
@@ -81,7 +81,7 @@ def ties_counted_twice(right, a):
     return backward
 
 
-@mistake("max_along", guess="no known pattern", examples=[example(distinct(3, 4), 1)])
+@mistake("max_along", guess="shifted by one", examples=[example(distinct(3, 4), 1)])
 def gradient_to_the_next_position(right, a):
     """The gradient goes to the element after the largest one.
 
@@ -95,7 +95,7 @@ def gradient_to_the_next_position(right, a):
     return backward
 
 
-@mistake("clamp")
+@mistake("clamp", guess="a condition of the forward is missing")
 def clamp_lets_gradients_through(right, a):
     """Elements outside the range get the gradient as well.
 
@@ -119,7 +119,7 @@ def relu_always_open(right, a):
     return backward
 
 
-@mistake("relu")
+@mistake("relu", guess="not linear in the incoming gradient")
 def relu_gated_by_the_gradient(right, a):
     """Negative incoming gradients are set to 0 as well.
 

@@ -11,7 +11,7 @@ from minidl.planted.plant import changed, mistake
 CONV = [example(normal(2, 2, 5, 4), normal(3, 2, 3, 3), normal(3), padding=1)]
 
 
-@mistake("conv2d", examples=[example(normal(2, 2, 5, 4), normal(3, 2, 3, 3))])
+@mistake("conv2d", guess="= for += ?", examples=[example(normal(2, 2, 5, 4), normal(3, 2, 3, 3))])
 def col2im_assigns(right, a):
     """grad_x[window] = ... instead of grad_x[window] += ...
 
@@ -55,7 +55,7 @@ def kernel_axes_exchanged(right, a):
     return backward
 
 
-@mistake("conv2d", guess="off by the factor 1/2", examples=CONV)
+@mistake("conv2d", guess="off by the factor 0.5", examples=CONV)
 def bias_gradient_averaged(right, a):
     """The bias's gradient is the mean over the batch instead of the sum.
 
@@ -126,7 +126,7 @@ def pool_gradient_to_the_whole_window(right, a):
     return backward
 
 
-@mistake("max_pool2d", examples=[example(distinct(1, 1, 5, 5), 3, 1)])
+@mistake("max_pool2d", guess="= for += ?", examples=[example(distinct(1, 1, 5, 5), 3, 1)])
 def overlapping_winners_assigned(right, a):
     """grad_x[winner] = grad_y: a pixel that won several windows keeps the gradient of one.
 

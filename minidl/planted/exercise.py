@@ -48,10 +48,19 @@ def source(entry):
 def exercises(count, seed):
     """`count` different exercises at random; the same ones for the same seed."""
     rng = random.Random(seed)
-    for entry in rng.sample(list(CATALOGUE.values()), min(count, len(CATALOGUE))):
+    chosen = list(CATALOGUE.values())
+    rng.shuffle(chosen)
+    for entry in chosen[:count]:
         with bug(entry):
-            found = entry.finding(rng.randrange(1000))
-        others = [other for other in CATALOGUE.values() if other is not entry]
-        choices = [entry, *rng.sample(others, CHOICES - 1)]
+            found = entry.finding(rng.randrange(1000)) or entry.finding()
+        choices = [entry, *lookalikes(entry, rng)]
         rng.shuffle(choices)
         yield Exercise(entry, found, choices)
+
+
+def lookalikes(entry, rng):
+    """Wrong answers that are not ruled out at a glance: bugs of the same op, then of the same topic, then any."""
+    others = [other for other in CATALOGUE.values() if other is not entry]
+    rng.shuffle(others)
+    others.sort(key=lambda other: (other.op != entry.op, other.wrong.__module__ != entry.wrong.__module__))
+    return others[:CHOICES - 1]

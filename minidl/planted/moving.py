@@ -8,7 +8,7 @@ from minidl.planted.arithmetic import first_along_broadcast_axes
 from minidl.planted.plant import mistake
 
 
-@mistake("getitem", guess="term is missing", examples=[example(normal(4, 3), ([0, 2, 0],))])
+@mistake("getitem", guess="= for += ?", examples=[example(normal(4, 3), ([0, 2, 0],))])
 def assignment_for_addition(right, a):
     """grad_x[index] = grad_y instead of grad_x[index] += grad_y.
 
@@ -22,7 +22,7 @@ def assignment_for_addition(right, a):
     return backward
 
 
-@mistake("getitem", guess="term is missing", examples=[example(normal(4, 3), ([0, 2, 0],))])
+@mistake("getitem", guess="= for += ?", examples=[example(normal(4, 3), ([0, 2, 0],))])
 def unbuffered_addition(right, a):
     """grad_x[index] += grad_y, which NumPy reads once per element.
 

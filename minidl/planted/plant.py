@@ -120,7 +120,7 @@ def find(name):
         return name
     if name not in CATALOGUE:
         near = difflib.get_close_matches(str(name), CATALOGUE, 3)
-        raise explained(ArgumentError, "planted.bug", f"there is no bug {name!r}.", [f"bugs: {len(CATALOGUE)}, in minidl.planted.CATALOGUE"],
+        raise explained(ArgumentError, "planted.bug", f"there is no bug {name!r}.", [f"minidl.planted.CATALOGUE has {len(CATALOGUE)}"],
                         f"Did you mean {' or '.join(near)}?" if near else "Print the names: print(*minidl.planted.CATALOGUE)")
     return CATALOGUE[name]
 

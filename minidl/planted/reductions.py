@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from minidl.core.examples import integers, normal
+from minidl.core.examples import integers, normal, shuffled
 from minidl.core.op import example
 from minidl.core.tensor import Tensor
 from minidl.ops import softmax
@@ -52,7 +52,7 @@ def one_over_n_twice(right, a):
     return backward
 
 
-@mistake("mean", guess="mean for sum?", examples=[example(normal(2, 3, 4), dim=1)])
+@mistake("mean", guess="off by the factor 1.5", examples=[example(normal(2, 3, 4), dim=1)])
 def divides_by_the_batch(right, a):
     """A mean over axis 1 is divided by the size of axis 0.
 
@@ -64,7 +64,7 @@ def divides_by_the_batch(right, a):
     return backward
 
 
-@mistake("var")
+@mistake("var", guess="n for n − 1?")
 def biased_for_unbiased(right, a):
     """The variance divides by N − 1, its gradient by N.
 
@@ -78,7 +78,7 @@ def biased_for_unbiased(right, a):
     return backward
 
 
-@mistake("var", guess="(right to first order)")
+@mistake("var", guess="right to first order")
 def mean_held_constant(right, a):
     """The mean inside the variance is detached: right to first order, wrong to second.
 
@@ -238,7 +238,8 @@ def smoothing_forgotten_in_backward(right, a):
     return backward
 
 
-@mistake("cross_entropy", examples=[example(normal(4, 3), integers(0, 3, 4), ignore_index=1)])
+@mistake("cross_entropy", guess="a condition of the forward is missing",
+         examples=[example(normal(4, 3), shuffled(0, 1, 2, 1), ignore_index=1)])
 def ignored_rows_still_pull(right, a):
     """Rows that the loss ignores get a gradient.
 

@@ -9,13 +9,14 @@ COLUMNS = ("bug", "op", "minidl check", *NAIVE)
 def results(names=None, seed=0, progress=None):
     """One dict per bug: plant it, check it, let the weaker checks try, take it out."""
     rows = []
-    for name in names or CATALOGUE:
+    for entry in [CATALOGUE[name] for name in names or CATALOGUE]:
         if progress:
-            progress(name)
-        with bug(name) as entry:
+            progress(entry.name)
+        with bug(entry):
             found = entry.finding(seed)
-            rows.append({"bug": entry.name, "op": entry.op, "caught": found is not None, "order": found.order if found else None,
-                         "says": found.text if found else "", "what": entry.what, "why": entry.why}
+            rows.append({"bug": entry.name, "op": entry.op, "caught": found is not None, "order": found and found.order,
+                         "says": found.text if found else "", "guess": found.guess if found else "",
+                         "what": entry.what, "why": entry.why}
                         | {weak: finds(check, entry, seed) for weak, check in NAIVE.items()})
     return rows
 

@@ -17,7 +17,7 @@ TWICE = [example(normal(2, 3), normal(2, 3))]
 
 
 @mistake("add", guess="wrote into", examples=TWICE, at=(graph, "_arrive"), function=used_twice)
-def _gradient_array_shared_by_two_leaves(edge, grad, totals, own, queue):
+def _gradient_array_shared_by_two_leaves(edge, grad, totals, own, queue, walking):
     """Gradients are added in place into the first one that arrived, whoever else holds it.
 
     add hands one array to both of its inputs. When one of them gets a second gradient, += changes the other one's too.
@@ -33,7 +33,7 @@ def _gradient_array_shared_by_two_leaves(edge, grad, totals, own, queue):
 
 
 @mistake("add", examples=TWICE, at=(graph, "_arrive"), function=used_twice)
-def _second_path_replaces_the_first(edge, grad, totals, own, queue):
+def _second_path_replaces_the_first(edge, grad, totals, own, queue, walking):
     """A gradient that arrives replaces the one that was there: = for += in the walk.
 
     Right for every network without a skip connection, and without a weight that is used twice.
