@@ -46,15 +46,23 @@ def diagnose(f, number, order, allowed, u, row, noise):
     j = jacobians(f, number, allowed, noise)
     wrong = j.wrong()
     if not wrong.any():
-        ratio = abs(row.error) / max(row.size, 1e-300)
-        rounding = "something in backward computes in float32" if ratio < 1e-5 else "it is wrong by a little, in many small entries"
-        return f"{rounding}: the relative error is {ratio:.1e}", ["no entry of the Jacobian is off by much"]
+        return small_or_crooked(j, row), ["no entry of the Jacobian is off by much"]
     details = [worst_entry(f, number, j, wrong)]
     details.append(f"{int(wrong.sum())} of {wrong.size} entries of the Jacobian are wrong")
     if not j.whole:
         details.append(f"(the Jacobian is large: {len(j.rows)} of {sum(int(np.prod(s)) for s in j.out_shapes)} rows and "
                        f"{len(j.columns)} of {j.x.size} columns were computed)")
     return guess(f, number, order, j, wrong), details
+
+
+def small_or_crooked(j, row):
+    """Every entry is right, the product is not: rounding, or a backward that is not linear in the gradient it is given."""
+    ratio = abs(row.error) / max(row.size, 1e-300)
+    if ratio < 1e-5:
+        return f"something in backward computes in float32, or adds a small number (an epsilon): the relative error is {ratio:.1e}"
+    if ratio > 1e-3 and j.whole:
+        return "backward is not linear in the incoming gradient: does it use its sign, or its size?"
+    return f"it is wrong by a little, in many small entries: the relative error is {ratio:.1e}"
 
 
 def jacobians(f, number, allowed, noise):
@@ -133,7 +141,7 @@ def guess(f, number, order, j, wrong):
         if later:
             return "constant during the second derivative (right to first order): backward uses a detached tensor or a raw array"
         return "zero everywhere: a detached term?"
-    for pattern in (factor, swapped, transposed, missing_sum, shifted, where_sign, at_the_end, one_output, diagonal):
+    for pattern in PATTERNS:
         text = pattern(f, number, j, wrong)
         if text:
             return text + (" (right to first order)" if later else "")
@@ -160,6 +168,8 @@ def factor(f, number, j, wrong):
         return "sign slip: the gradient is the negative of the right one"
     larger = max(abs(c), 1 / abs(c))
     for size, what in products(f, number, j):
+        if abs(c / ((size - 1) / size) - 1) < 1e-6 and size > 2:
+            return f"off by the factor {size - 1}/{size}, {size} = {what}: n for n − 1?"
         if abs(larger / size - 1) < 1e-6:
             if size == 2:  # a forgotten 2 is as likely as a mean over an axis of size 2
                 return f"off by the factor {c:.6g}; 2 is also {what}: mean for sum?"
@@ -228,7 +238,24 @@ def missing_sum(f, number, j, wrong):
         wanted = (np.abs(b) > j.limit).any(axis=others)
         fine = ~bad.any(axis=others)
         if (empty & wanted).any() and (fine & ~empty).any() and (fine | empty).all():
-            return f"missing sum over the broadcast axis {k}: only index {int(np.flatnonzero(~empty)[0])} of it is counted"
+            shape, axis = j.x.shape, k - (len(o) - len(j.x.shape))
+            if axis < 0 or shape[axis] == 1:
+                return f"missing sum over the broadcast axis {k}: only index {int(np.flatnonzero(~empty)[0])} of it is counted"
+    return ""
+
+
+def uncalled_for(f, number, j, wrong):
+    """Gradients where there should be none, and everything else right."""
+    extra = (np.abs(j.numeric) <= j.limit) & (np.abs(j.analytic) > j.limit)
+    return "a gradient where there should be none: a condition of the forward is missing in backward" if (extra == wrong).all() else ""
+
+
+def assigned(f, number, j, wrong):
+    """Elements that were used several times and have only some of their uses in the gradient."""
+    lost = wrong & (np.abs(j.analytic) <= j.limit)
+    kept = ~wrong & (np.abs(j.numeric) > j.limit)
+    if (lost == wrong).all() and kept[:, wrong.any(axis=0)].any(axis=0).all():
+        return f"elements of {f.names[number]} that were used several times keep the gradient of some uses: = for += ?"
     return ""
 
 
@@ -239,10 +266,8 @@ def shifted(f, number, j, wrong):
         return ""
     a, b = (m.reshape(-1, *shape) for m in (j.analytic, j.numeric))
     for k, size in enumerate(shape):
-        if size < 3:
-            continue
         inner = np.arange(size)
-        for by in (1, -1):
+        for by in (1, -1) if size > 2 else ():
             moved = np.roll(b, by, axis=k + 1)
             keep = inner[1:] if by == 1 else inner[:-1]
             if same(j, np.take(a, keep, k + 1), np.take(moved, keep, k + 1)):
@@ -303,6 +328,9 @@ def diagonal(f, number, j, wrong):
     if (np.abs(j.analytic[off]) <= j.limit).all() and (np.abs(j.numeric[off]) > j.limit).any():
         return "only the diagonal of the Jacobian is there: the influence of the elements on each other is missing"
     return ""
+
+
+PATTERNS = (factor, swapped, transposed, missing_sum, shifted, where_sign, uncalled_for, diagonal, assigned, at_the_end, one_output)
 
 
 def narrow_ops(run):

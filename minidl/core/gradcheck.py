@@ -8,14 +8,14 @@ import inspect
 
 import numpy as np
 
-from minidl.core import derivative
+from minidl.core import conduct, derivative
 from minidl.core.config import set_grad_enabled
 from minidl.core.device import CPU, device_of, move
 from minidl.core.diagnose import diagnose, narrow_ops
 from minidl.core.dtypes import is_floating
 from minidl.core.errors import DTypeError, explained
 from minidl.core.kinks import Skips, localise, name_ties, weigh
-from minidl.core.probe import EPS, Line, direction
+from minidl.core.probe import Line, direction
 from minidl.core.report import Report, Row
 from minidl.core.tensor import Tensor
 
@@ -89,6 +89,12 @@ class Function:
         leaves = self.leaves(arrays)
         found = _grads(self.call(leaves, True), leaves, [Tensor(np.asarray(u)) for u in cotangents], create_graph)
         return [np.asarray(move(g.array, CPU)) for g in found]
+
+    def gradients_of_one(self, arrays, cotangents, k):
+        """The same where only output k has a gradient, and none arrives at the others."""
+        leaves = self.leaves(arrays)
+        y = self.call(leaves, True)[k]
+        return [np.asarray(move(g.array, CPU)) for g in _grads([y], leaves, [Tensor(np.asarray(cotangents[k]))], False)]
 
     def derivative(self, rng, cotangents=None, strided=False):
         """The function (x..., u...) -> gradients: checking it checks the next order."""
@@ -201,19 +207,21 @@ class _Level:
     def run(self):
         """Everything that can be wrong with one order; rows go to the report."""
         f = self.function
-        ys = f.pick_outputs()
+        f.pick_outputs()
         if not f.outputs or not f.arrays:
             reason = NOTHING[0] if not f.arrays else NOTHING[1]
             return self.finish("everything", "not checked", reason)
-        problem = self.preliminaries(ys)
-        if problem:
-            return self.finish(*problem)
-        for number in range(len(f.arrays)):
-            self.report.add(self.argument(number))
-        name_ties(f.evaluate, f.arrays, f.names, self.skips)
-        for row in self.report.rows:
-            if row.order == self.order:
-                row.skipped = self.skips.texts(row.number, row.argument, f.arrays[row.number].shape)
+        self.base = f.evaluate([a.copy() for a in f.arrays])
+        found = conduct.problem(f, self.base, self.cotangent(), self.options, self.order == 1)
+        if found:
+            self.report.cause = found[3]
+            return self.finish(*found[:3])
+        rows = [self.argument(number) for number in range(len(f.arrays))]
+        for tie in name_ties(f.evaluate, f.arrays, f.names, self.skips):
+            self.tie(tie, rows)
+        for row in rows:
+            row.skipped = self.skips.texts(row.number, row.argument, f.arrays[row.number].shape)
+            self.report.add(row)
         return None
 
     def finish(self, name, verdict, reason):
@@ -221,67 +229,6 @@ class _Level:
 
     def cotangent(self):
         return [np.asarray(self.rng.standard_normal(y.shape)) for y in self.base]
-
-    def preliminaries(self, ys):
-        """What can be told before any probe: (argument, verdict, reason) of the first problem, or None."""
-        f = self.function
-        mine = [a.copy() for a in f.arrays]
-        self.base = f.evaluate(mine)
-        again = f.evaluate([a.copy() for a in f.arrays])
-        changed = self.changed(mine)
-        if changed:
-            return changed, "wrong", "the function wrote into its input"
-        if [y.shape for y in self.base] != [y.shape for y in again] or not _same(self.base, again, self.options["nondet_tol"]):
-            return "everything", "wrong", "not deterministic: two calls with the same inputs gave different values"
-        for name, y in zip(f.output_names, self.base, strict=True):
-            if not np.isfinite(y).all():
-                return name, "wrong", f"the function value is not finite: {name} has {y[~np.isfinite(y)][0]}"
-        return self.backward_problem(mine, ys)
-
-    def backward_problem(self, mine, ys):
-        f, u = self.function, self.cotangent()
-        given = [w.copy() for w in u]
-        try:
-            first = f.gradients(mine, u)
-            second, with_graph = f.gradients(mine, u), f.gradients(mine, u, create_graph=True)
-        except Exception as error:  # whatever the backward under test raises is the finding
-            self.report.cause = error
-            return "everything", "wrong", f"backward raised {type(error).__name__}: {error}"
-        changed = self.changed(mine)
-        if changed or not _same(u, given):
-            return changed or "the incoming gradient", "wrong", f"backward wrote into {changed or 'the gradient it was given'}"
-        for name, a, b, c in zip(f.names, first, second, with_graph, strict=True):
-            if not _same([a], [b], self.options["nondet_tol"]):
-                return name, "wrong", "not deterministic: two backward calls gave different gradients"
-            if not _same([a], [c], _rounding([a])):
-                return name, "wrong", "the gradient with create_graph=True is another than without"
-        if self.options["undefined"] and len(ys) > 1 and self.order == 1:
-            return self.undefined_problem(mine, u)
-        return None
-
-    def undefined_problem(self, mine, u):
-        """Gradients that arrive at only one of several outputs must count like zeros at the others."""
-        f = self.function
-        for k, name in enumerate(f.output_names):
-            with_zeros = f.gradients(mine, [w if j == k else np.zeros(w.shape) for j, w in enumerate(u)])
-            leaves = f.leaves(mine)
-            y = f.call(leaves, True)[k]
-            try:
-                alone = _grads([y], leaves, [move_to(Tensor(u[k]), y)], False)
-            except Exception as error:
-                self.report.cause = error
-                return name, "wrong", f"backward raised {type(error).__name__} when only {name} has a gradient: {error}"
-            if not _same([move(g.array, CPU) for g in alone], with_zeros, _rounding(with_zeros)):
-                return name, "wrong", f"another gradient when only {name} has one than with zeros for the other outputs"
-        return None
-
-    def changed(self, mine):
-        """The name of an input that was written to, or ""."""
-        f = self.function
-        for name, now, before in [*zip(f.names, mine, f.arrays, strict=True), *f.constants]:
-            if not np.array_equal(move(now, CPU), move(before, CPU), equal_nan=True):
-                return name
-        return ""
 
     def argument(self, number):
         """Probe one argument in several directions."""
@@ -317,6 +264,18 @@ class _Level:
                 break
         return row
 
+    def tie(self, tie, rows):
+        """Equal elements that move together: however the gradient is shared among them, its slope along that line is known."""
+        f, row = self.function, rows[tie.numbers[0]]
+        products = [g * move for g, move in zip(f.gradients(f.arrays, tie.u), tie.moves, strict=True)]
+        analytic, size = (float(sum(np.sum(p) for p in parts)) for parts in (products, map(np.abs, products)))
+        tolerance = tie.slope.error + self.options["rtol"] * size + self.options["atol"]
+        if row.verdict != "wrong" and not abs(analytic - tie.slope.value) <= tolerance:
+            row.probes += 1
+            row.take(analytic, tie.slope, tolerance, max(size, abs(tie.slope.value)))
+            row.reason = "the gradients of equal elements do not add up to the slope that they have together"
+            row.guess = "a tie counted more than once, or not at all"
+
     def smooth_line(self, number, u, noise):
         """A line along which phi is smooth, after the elements that prevent it are excluded."""
         f = self.function
@@ -348,16 +307,6 @@ class _Level:
         u, v = self.cotangent(), direction(self.rng, self.function.arrays[number], self.skips.allowed[number])
         analytic = float(np.sum(self.function.gradients(self.function.arrays, u)[number] * v))
         return self.line(number, u, v, 1.0).curve(analytic)
-
-
-def _same(xs, ys, tolerance=0.0):
-    """Are these lists of arrays equal, NaN equal to NaN?"""
-    return all(np.allclose(x, y, rtol=0, atol=tolerance, equal_nan=True) for x, y in zip(xs, ys, strict=True))
-
-
-def _rounding(arrays):
-    """What two ways to compute the same gradients may differ by: a few units in the last place of the largest number."""
-    return 64 * EPS * max((float(np.max(np.abs(a), where=np.isfinite(a), initial=0)) for a in arrays), default=0)
 
 
 def op_call(op, example, seed=0, dtype=np.float64):

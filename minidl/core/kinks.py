@@ -2,6 +2,8 @@
 the gradient under test, so that a wrong gradient cannot excuse itself as a kink.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 
 from minidl.core.probe import FIRST, Line, scale_of
@@ -106,9 +108,18 @@ def _number(value):
     return "0" if rounded == 0 else f"{rounded:+.5g}"
 
 
+class Tie(NamedTuple):
+    """Equal elements: the numbers of their arguments, a move of all of them, a cotangent, and the slope along that move."""
+
+    numbers: list
+    moves: list
+    u: list
+    slope: tuple
+
+
 def name_ties(evaluate, arrays, names, skips):
-    """Kinks that vanish when equal elements move together are ties: say so, and with whom."""
-    groups = {}
+    """Kinks that vanish when equal elements move together are ties: say so, and with whom. Returns the Ties."""
+    groups, ties = {}, []
     for number, flat in skips.reasons:
         if skips.reasons[number, flat].startswith("kink"):
             groups.setdefault(float(arrays[number].flat[flat]), []).append((number, flat))
@@ -127,9 +138,12 @@ def name_ties(evaluate, arrays, names, skips):
         def phi(t, u=u, moves=moves, step=step):
             return weigh(u, evaluate([a + t * step * m for a, m in zip(arrays, moves, strict=True)]))
 
-        if Line(phi, size).slope().resolved:
+        slope = Line(phi, size).slope()
+        if slope.resolved:
+            ties.append(Tie([number for number, _ in members], [step * m for m in moves], u, slope))
             for number, flat in members:
                 other = next(m for m in members if m != (number, flat))
                 text = skips.reasons[number, flat].replace("kink, ", "")
                 where = place(names[other[0]], np.unravel_index(other[1], arrays[other[0]].shape))
                 skips.reasons[number, flat] = f"tie with {where}{' and others' if len(members) > 2 else ''}, {text}"
+    return ties
