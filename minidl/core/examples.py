@@ -47,6 +47,11 @@ def integers(low, high, *shape):
     return Spec("integers", shape, lambda rng, s: rng.integers(low, high, s), np.dtype("int64"))
 
 
+def shuffled(*numbers):
+    """These integers in a random order: where a draw of its own could miss the one that matters."""
+    return Spec("shuffled", (len(numbers),), lambda rng, s: rng.permutation(numbers), np.dtype("int64"))
+
+
 def booleans(*shape):
     """True and False."""
     return Spec("booleans", shape, lambda rng, s: rng.random(s) < 0.5, np.dtype("bool"))

@@ -7,7 +7,7 @@ from minidl.backend.layout import stored
 from minidl.core.device import array_module
 from minidl.core.dtypes import is_floating
 from minidl.core.errors import ArgumentError, DTypeError, RangeError, ShapeError, explained
-from minidl.core.examples import integers, normal, positive
+from minidl.core.examples import integers, normal, positive, shuffled
 from minidl.core.op import as_array, example, needs_grad, op
 from minidl.core.tensor import Tensor
 from minidl.ops.broadcast import floating, operands, same_device
@@ -63,7 +63,7 @@ def mse_loss(x, target, reduction="mean"):
 @op("x target weight", constant=("weight",),
     tex=r"L = -\frac{1}{\sum_n w_{t_n}} \sum_n w_{t_n} \ln \frac{e^{x_{n,t_n}}}{\sum_c e^{x_{nc}}}",
     examples=[example(normal(4, 3), integers(0, 3, 4)),
-              example(normal(4, 3), integers(0, 3, 4), positive(3), ignore_index=1, label_smoothing=0.1),
+              example(normal(4, 3), shuffled(0, 1, 2, 1), positive(3), ignore_index=1, label_smoothing=0.1),
               example(normal(2, 3, 2, 2), integers(0, 3, 2, 2, 2), reduction="none"), example(normal(3), integers(0, 3), reduction="sum"),
               example(normal(2, 3), positive(2, 3), positive(3), label_smoothing=0.2)])
 def cross_entropy(x, target, weight=None, ignore_index=-100, reduction="mean", label_smoothing=0.0):
