@@ -16,13 +16,12 @@ from minidl.core.errors import DTypeError, describe, explained
 from minidl.core.examples import Example, example
 from minidl.core.graph import Node
 from minidl.core.site import call_site, resolve
-from minidl.core.tensor import Tensor, as_constant
+from minidl.core.tensor import QUICK, TENSORS, Tensor, as_constant
 
 OPS = {}        # name -> Op
 OBSERVERS = []  # functions called with a Call after every op that ran
 
 NUMBERS = (bool, int, float, np.generic)
-QUICK = frozenset((Tensor, float, int))
 ndarray = np.ndarray
 ALIASES = {"axis": "dim", "keepdims": "keepdim"}  # NumPy's words for PyTorch's, as PyTorch accepts them too
 
@@ -174,7 +173,7 @@ def _quick_unary(record, call):
     forward, uses_output = record.forward, record.uses_output
 
     def unary(x=None, /, *rest, **settings):
-        if settings or OBSERVERS or type(x) is not Tensor:
+        if settings or OBSERVERS or type(x) not in TENSORS:
             return call(*(() if x is None else (x,)), *rest, **settings)
         y, backward = forward(x, *rest)
         if type(y) is not ndarray:
@@ -198,8 +197,8 @@ def _quick_binary(record, call):
         y, backward = forward(x, other, *rest)
         if type(y) is not ndarray:
             y = as_array(y)
-        x_edge = (x.edge or x) if type(x) is Tensor and x.requires_grad else None
-        other_edge = (other.edge or other) if type(other) is Tensor and other.requires_grad else None
+        x_edge = (x.edge or x) if type(x) in TENSORS and x.requires_grad else None
+        other_edge = (other.edge or other) if type(other) in TENSORS and other.requires_grad else None
         if not STATE.recording or x_edge is None and other_edge is None or backward is None:
             return record.constants(y) if type(y) is tuple else Tensor(y)
         if type(y) is tuple:
@@ -218,7 +217,7 @@ def notify(call):
 
 def needs_grad(x, other=None, *more):
     """For each argument: will a gradient be asked for it? Save only what those formulas name."""
-    if type(x) is Tensor and type(other) is Tensor and not more:
+    if type(x) in TENSORS and type(other) in TENSORS and not more:
         return x.requires_grad, other.requires_grad
     return [isinstance(t, Tensor) and t.requires_grad for t in (x, other, *more)]
 

@@ -17,11 +17,19 @@ from minidl.core.guard import lifted, written
 from minidl.core.rng import draw_normal, draw_uniform
 
 
+TENSORS = set()        # Tensor and its subclasses: asking a set is quicker than isinstance(), and ops ask often
+QUICK = {int, float}   # those, and the numbers that an op of two tensors takes as they are
+
+
 class Tensor:
     """An array that remembers how it was computed. Make one with minidl.tensor(...), not with this constructor."""
 
     __slots__ = ("array", "requires_grad", "edge", "grad", "cell", "__weakref__")
     __array_ufunc__ = None  # so that `array * tensor` comes to __rmul__ here
+
+    def __init_subclass__(cls):
+        TENSORS.add(cls)
+        QUICK.add(cls)
 
     def __init__(self, array, requires_grad=False, edge=None):
         self.array = array
@@ -315,6 +323,9 @@ class Tensor:
     def long(self): return self.to(dtype="int64")
     def int(self): return self.to(dtype="int32")
     def bool(self): return self.to(dtype="bool")
+
+
+Tensor.__init_subclass__()
 
 
 class HookHandle:

@@ -5,18 +5,18 @@ import numpy as np
 from minidl.core.device import array_module, device_of, on_cpu
 from minidl.core.dtypes import default_float, is_floating, number_dtype, result_type
 from minidl.core.errors import DeviceError, DTypeError, describe, explained, no_broadcast
-from minidl.core.tensor import Tensor
+from minidl.core.tensor import TENSORS, Tensor
 
 
 def operands(call, x, other, division=False):
     """The arrays of two operands, cast to the dtype of the result; a Python number becomes a 0-d array."""
-    if type(x) is Tensor and type(other) is Tensor:
+    if type(x) in TENSORS and type(other) in TENSORS:
         a, b = x.array, other.array
         if a.dtype is b.dtype and type(a) is type(b) and (not division or a.dtype.kind == "f"):
             return a, b
-    elif type(x) is Tensor and type(other) in (int, float) and x.array.dtype.kind == "f" and on_cpu(x.array):
+    elif type(x) in TENSORS and type(other) in (int, float) and x.array.dtype.kind == "f" and on_cpu(x.array):
         return x.array, np.asarray(other, x.array.dtype)
-    elif type(other) is Tensor and type(x) in (int, float) and other.array.dtype.kind == "f" and on_cpu(other.array):
+    elif type(other) in TENSORS and type(x) in (int, float) and other.array.dtype.kind == "f" and on_cpu(other.array):
         return np.asarray(x, other.array.dtype), other.array
     tensors = [t for t in (x, other) if isinstance(t, Tensor)]
     if not tensors:
