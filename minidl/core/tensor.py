@@ -16,7 +16,6 @@ from minidl.core.graph import Cell
 from minidl.core.guard import lifted, written
 from minidl.core.rng import draw_normal, draw_uniform
 
-
 TENSORS = set()        # Tensor and its subclasses: asking a set is quicker than isinstance(), and ops ask often
 QUICK = {int, float}   # those, and the numbers that an op of two tensors takes as they are
 
