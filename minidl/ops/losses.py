@@ -8,7 +8,7 @@ import numpy as np
 from minidl.backend.layout import elementwise
 from minidl.core.device import array_module
 from minidl.core.errors import ArgumentError, RangeError, ShapeError, explained
-from minidl.core.examples import Spec, integers, nonzero, normal, positive
+from minidl.core.examples import Spec, integers, nonzero, normal, positive, shuffled
 from minidl.core.op import as_array, example, needs_grad, op
 from minidl.core.tensor import Tensor
 from minidl.ops.activation import logsigmoid
@@ -85,7 +85,7 @@ def huber(x, target, reduction="mean", delta=1.0, scale=1.0):
                grad_target = −grad_x.
     """
     a, b = two_floats("huber", x, target)
-    d = np.abs(elementwise(np.subtract, a, b))
+    d = as_array(np.abs(elementwise(np.subtract, a, b)))
     rows = array_module(d).where(d < delta, d * d * d.dtype.type(0.5 * scale), (d - d.dtype.type(delta / 2)) * d.dtype.type(delta * scale))
     y = reduce_rows("huber", as_array(rows), reduction, a.size)
     need_x, need_target = needs_grad(x, target)
@@ -99,7 +99,7 @@ def huber(x, target, reduction="mean", delta=1.0, scale=1.0):
 
 
 @op("x target weight", constant=("weight",), tex=r"L = -\frac{1}{\sum_n w_{t_n}} \sum_n w_{t_n}\, x_{n,t_n}",
-    examples=[example(normal(4, 3), integers(0, 3, 4)), example(normal(4, 3), integers(0, 3, 4), positive(3), ignore_index=1),
+    examples=[example(normal(4, 3), integers(0, 3, 4)), example(normal(4, 3), shuffled(0, 1, 2, 1), positive(3), ignore_index=1),
               example(normal(2, 3, 2, 2), integers(0, 3, 2, 2, 2), reduction="none"), example(normal(3), integers(0, 3), reduction="sum")])
 def nll_loss(x, target, weight=None, ignore_index=-100, reduction="mean"):
     """The negative log likelihood: y = −x at the labelled class, x being logarithms of probabilities (log_softmax).
