@@ -96,7 +96,7 @@ def column(f, number, flat, rows, noise):
         moved = x.copy()
         moved.flat[flat] += t
         with np.errstate(all="ignore"):
-            ys = f.evaluate([moved if k == number else a for k, a in enumerate(f.arrays)])
+            ys = f.probe([moved if k == number else a for k, a in enumerate(f.arrays)])
         return np.concatenate([y.ravel() for y in ys])[rows]
 
     value, error, before = np.full(len(rows), np.nan), np.full(len(rows), np.inf), None

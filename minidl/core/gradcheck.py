@@ -13,7 +13,7 @@ from minidl.core.config import set_grad_enabled
 from minidl.core.device import CPU, device_of, move
 from minidl.core.diagnose import diagnose, narrow_ops
 from minidl.core.dtypes import is_floating
-from minidl.core.errors import DTypeError, explained
+from minidl.core.errors import DTypeError, RangeError, explained
 from minidl.core.kinks import Skips, localise, name_ties, weigh
 from minidl.core.probe import Line, direction
 from minidl.core.report import Report, Row
@@ -81,8 +81,17 @@ class Function:
 
     def evaluate(self, arrays):
         """The outputs' values, in float64."""
-        with np.errstate(all="ignore"):  # a probe may step out of the domain, and passes over such steps
-            return [np.asarray(move(y.array, CPU), np.float64) for y in self.call(self.leaves(arrays), False)]
+        with np.errstate(all="ignore"):  # a probe may step out of the domain
+            values = [np.asarray(move(y.array, CPU), np.float64) for y in self.call(self.leaves(arrays), False)]
+        self.shapes = [y.shape for y in values]
+        return values
+
+    def probe(self, arrays):
+        """The same near a point where it is known to work: an error there is an edge of the domain, as NaN is, and passed over."""
+        try:
+            return self.evaluate(arrays)
+        except (ArithmeticError, ValueError, RangeError):
+            return [np.full(shape, np.nan) for shape in self.shapes]
 
     def gradients(self, arrays, cotangents, create_graph=False):
         """Arrays <u, df/dx>, one per argument, by backward."""
@@ -217,7 +226,7 @@ class _Level:
             self.report.cause = found[3]
             return self.finish(*found[:3])
         rows = [self.argument(number) for number in range(len(f.arrays))]
-        for tie in name_ties(f.evaluate, f.arrays, f.names, self.skips):
+        for tie in name_ties(f.probe, f.arrays, f.names, self.skips):
             self.tie(tie, rows)
         for row in rows:
             row.skipped = self.skips.texts(row.number, row.argument, f.arrays[row.number].shape)
@@ -290,7 +299,7 @@ class _Level:
             if slope.resolved or line.restless or not self.skips.allowed[number].any():
                 break
             if attempt:
-                localise(f.evaluate, f.arrays, number, v, u, size, line.noise, self.skips)
+                localise(f.probe, f.arrays, number, v, u, size, line.noise, self.skips)
         return line, slope, v
 
     def line(self, number, u, v, size):
@@ -298,7 +307,7 @@ class _Level:
 
         def phi(t):
             moved = [a + t * v if k == number else a for k, a in enumerate(f.arrays)]
-            return weigh(u, f.evaluate(moved))
+            return weigh(u, f.probe(moved))
 
         return Line(phi, size)
 
