@@ -143,7 +143,7 @@ def test_no_false_alarm(seed):
             assert error <= allowed and not problem, f"{name}({example}), seed {seed}: {problem or error}"
 
 
-# --- what ties and kept arrays taught the check --------------------------------------------------------------------
+# --- what ties, kept arrays and edges taught the check --------------------------------------------------------------------
 
 def test_a_right_tie_is_believed():
     x = np.array([[1.0, 3.0, 3.0, 3.0], [2.0, 2.0, 0.0, 1.0]])
@@ -162,6 +162,21 @@ def test_an_array_that_is_used_again_is_noticed():
     with planted.bug("scratch-buffer-returned"):
         report = minidl.check(minidl.square, minidl.randn(2, 3), order=1)
     assert "a later backward changed a gradient" in str(report)
+
+
+def square_below_one(x):
+    """A function that refuses what lies outside its domain."""
+    if x.array.max() >= 1:
+        raise ValueError("x must be below 1")
+    return x * x
+
+
+@pytest.mark.parametrize("edge", [0.1, 1e-2, 1e-4])
+def test_a_probe_that_leaves_the_domain_is_passed_over(edge):
+    report = minidl.check(square_below_one, minidl.tensor([0.3, 1 - edge], dtype=minidl.float64))
+    assert report.ok, str(report)
+    with pytest.raises(ValueError, match="below 1"):
+        minidl.check(square_below_one, minidl.tensor([0.3, 1.5]))
 
 
 # --- the command ------------------------------------------------------------------------------------------------------

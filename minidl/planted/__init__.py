@@ -7,7 +7,7 @@ They show that minidl.check would have noticed, and they are exercises. CATALOGU
 the mistakes themselves stand by topic in the files beside it, one small function each.
 """
 
-from minidl.planted import arithmetic, choosing, convnet, moving, products, reductions, whole  # noqa: F401 - they fill CATALOGUE
+from minidl.planted import arithmetic, choosing, convnet, layers, moving, products, reductions, whole  # noqa: F401 - they fill CATALOGUE
 from minidl.planted.exercise import Exercise, exercises
 from minidl.planted.plant import CATALOGUE, Bug, Finding, bug, mistake
 from minidl.planted.table import lines, markdown, results

@@ -258,7 +258,7 @@ def backward_rounds_to_float32(right, a):
     return backward
 
 
-# --- memory and chance ----------------------------------------------------------------------------------------------
+# --- memory -------------------------------------------------------------------------------------------------------
 
 @mistake("neg", guess="backward wrote into the gradient it was given")
 def writes_into_grad_y(right, a):
@@ -296,23 +296,5 @@ def scratch_buffer_returned(right, a):
         buffer = SCRATCH.setdefault(grad.shape, np.empty(grad.shape, grad.dtype))
         buffer[...] = grad.array
         return Tensor(buffer)
-
-    return backward
-
-
-CHANCE = np.random.default_rng(7)
-
-
-@mistake("mul", guess="not deterministic", examples=[example(normal(4, 5), normal(4, 5))])
-def mask_drawn_again(right, a):
-    """The backward draws its own random mask.
-
-    Dropout written as a product with a mask that is drawn wherever it is needed: forward and backward drop different elements.
-    """
-    def dropped(grad):
-        return grad * Tensor((CHANCE.random(grad.shape) < 0.5).astype(grad.dtype))
-
-    def backward(grad_y):
-        return changed(right(grad_y), 0, dropped)
 
     return backward
