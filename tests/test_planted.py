@@ -53,7 +53,7 @@ def test_it_is_caught_and_named(name, results):
 @every_bug
 def test_it_is_caught_with_another_seed(name):
     with planted.bug(name) as bug:
-        assert bug.finding(seed=11)
+        assert bug.finding(seed=11, explain=False)
 
 
 @every_bug
@@ -225,9 +225,9 @@ def test_exercises_repeat_and_hide_the_answer():
     assert exercise.choices[exercise.right - 1] is exercise.bug and exercise.bug.what in exercise.question
 
 
-def test_every_bug_makes_an_exercise():
-    seen = {exercise.bug.name: exercise for exercise in planted.exercises(len(ALL) + 5, 0)}
-    assert set(seen) == set(ALL)
+def test_exercises_differ_and_have_answers():
+    seen = {exercise.bug.name: exercise for exercise in planted.exercises(12, 0)}
+    assert len(seen) == 12 and set(seen) < set(ALL)
     assert all(exercise.found and "def " in exercise.answer for exercise in seen.values())
 
 

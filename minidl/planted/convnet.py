@@ -8,10 +8,10 @@ from minidl.core.tensor import Tensor
 from minidl.ops import cat, conv2d_grad_x, flip
 from minidl.planted.plant import changed, mistake
 
-CONV = [example(normal(2, 2, 5, 4), normal(3, 2, 3, 3), normal(3), padding=1)]
+CONV = [example(normal(2, 2, 4, 3), normal(2, 2, 3, 3), normal(2), padding=1)]
 
 
-@mistake("conv2d", guess="= for += ?", examples=[example(normal(2, 2, 5, 4), normal(3, 2, 3, 3))])
+@mistake("conv2d", guess="= for += ?", examples=[example(normal(1, 2, 4, 5), normal(2, 2, 3, 2))])
 def col2im_assigns(right, a):
     """grad_x[window] = ... instead of grad_x[window] += ...
 

@@ -7,7 +7,7 @@ from minidl.core.op import example
 from minidl.core.tensor import Tensor
 from minidl.planted.plant import changed, mistake
 
-IMAGES = [example(normal(4, 3, 2, 5), normal(3), normal(3))]
+IMAGES = [example(normal(2, 3, 2, 2), normal(3), normal(3))]
 PLANE = (0, 2, 3)  # the axes that batch norm averages over
 
 
