@@ -25,6 +25,11 @@ class _Running(threading.local):
 _RUNNING = _Running()
 
 
+def running_modules():
+    """The modules whose forward is running in this thread, the outermost first."""
+    return tuple(_RUNNING.modules)
+
+
 def current_path():
     """Where in the model this thread is, as "layer1.0.conv1": the name of the running module below the outermost one.
 

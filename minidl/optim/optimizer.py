@@ -5,6 +5,7 @@ cache together with everything that belongs to it. A 4096×4096 weight takes hal
 """
 
 import math
+from time import perf_counter
 
 from minidl.backend.layout import empty, is_stored_right
 from minidl.core.config import enable_grad, no_grad
@@ -15,6 +16,7 @@ from minidl.core.guard import lifted, written
 from minidl.core.tensor import Tensor
 from minidl.nn.module import Module, forget_gradients
 
+STEP_OBSERVERS = []  # functions called with (optimiser, seconds) after every step, while the gradients are still there
 PIECE = 1 << 16  # elements of a parameter that are updated at once on the CPU
 
 
@@ -86,7 +88,7 @@ class Optimizer:
         if closure is not None:
             with enable_grad():
                 loss = closure()
-        call = f"{type(self).__name__}.step"
+        call, started = f"{type(self).__name__}.step", perf_counter()
         for group in self.param_groups:
             for param in group["params"]:
                 if param.grad is not None:
@@ -95,6 +97,9 @@ class Optimizer:
                         for piece in pieces(param.array, param.grad.array, *arrays):
                             self.update(*piece, **numbers)
                     written(param.array, call)
+        seconds = perf_counter() - started
+        for observer in tuple(STEP_OBSERVERS):
+            observer(self, seconds)
         return loss
 
     # --- saving -----------------------------------------------------------------------------------------------------------
