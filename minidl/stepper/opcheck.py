@@ -4,7 +4,7 @@ from minidl.core.errors import MinidlError
 from minidl.core.tensor import Tensor
 from minidl.stepper.screen import labelled, wrapped
 from minidl.stepper.text import cells, fit, number, pad, safe
-from minidl.stepper.trace import Value
+from minidl.stepper.values import Value
 
 SKIPPED = 3  # how many left-out elements are named
 

@@ -8,7 +8,8 @@ from minidl.core.device import CPU, move
 from minidl.core.tensor import Tensor
 from minidl.stepper import source
 from minidl.stepper.text import byte_size, cells, duration, facts, fit, number, pad, safe, table
-from minidl.stepper.trace import Backward, Forward, Value
+from minidl.stepper.trace import Backward, Forward
+from minidl.stepper.values import Value
 
 COLUMNS = ("_way", "_argument", "tensor", "shape", "min", "max", "μ", "σ", "0%", "nan", "spread", "part")
 SOURCE_LINES = 6  # of a backward, on the screen of a step; `l` shows all

@@ -76,3 +76,38 @@ def gradient_formula(op):
     """The `Backward:` paragraph of the docstring, as one string."""
     _, found, text = op.doc.partition("Backward:")
     return " ".join(text.split("\n\n")[0].split()) if found else ""
+
+
+def paragraph(op, label):
+    """The paragraph of a docstring that begins with this label, as one string."""
+    _, found, text = op.doc.partition(label)
+    lines = []
+    for line in text.splitlines() if found else ():
+        if lines and (not line.strip() or line.split()[0].endswith(":") and not line.startswith(" " * 8)):
+            break
+        lines.append(line.strip())
+    return " ".join(" ".join(lines).split())
+
+
+# --- of a step: what its code says, or what a saved trace said ---------------------------------------------------
+
+def call(item):
+    """{"file", "line", "text"} of the line that called, or None."""
+    if "call" in item.stored:
+        return item.stored["call"]
+    return dict(zip(("file", "line", "text"), call_line(item.site), strict=True)) if item.site else None
+
+
+def forward(item):
+    """(file, lines) of what a forward step ran, or of an optimiser's rule."""
+    if "forward" in item.stored:
+        return item.stored["forward"]
+    return backward_lines(item.code) if item.kind == "update" else forward_lines(item.op)
+
+
+def backward(item):
+    """(file, lines) of the backward, or None where there is none."""
+    if "backward" in item.stored:
+        return item.stored["backward"]
+    code = None if item.kind == "update" else item.forward.backward_code
+    return None if code is None else backward_lines(code)

@@ -1,0 +1,193 @@
+"""describe(): a trace as plain dicts, lists, strings and numbers, ready for JSON. Page and saved traces are built on it.
+
+A number that is not finite is the string "nan", "inf" or "-inf"; other numbers have six digits. `id` of a step is its place
+among all steps from 1, `id` of a tensor its place in "tensors" from 0. Every text may come from a stranger: escape it.
+
+    {"format": "minidl trace", "version": 1, "minidl": "0.1.0", "made": {"python", "numpy", "system"},
+     "title": [line, ...],                what the first screen says; "error": what ended the recorded code, or ""
+     "counts": {"forward", "backward", "update"}, "seconds": {"forward", "backward", "update"},
+     "shrunk": [sentence, ...],           what was left out to stay within the budget
+     "doctor": [sentence, ...],           what looks ill, most important first; [] if nothing does
+     "ops": {name: {"summary", "formula": [line, ...], "shapes", "gradient", "tex"}},
+     "sources": [{"file", "lines": [[number, text], ...]}, ...],
+     "modules": [{"path", "type", "text", "parent": path or null, "steps": [ids of its forward steps], "alike": same number for
+                  neighbours that are built alike, so that they may be folded}, ...],           in order of first use
+     "tensors": [...], "steps": [...]}
+
+A tensor:
+    {"id", "name", "role": "input" | "parameter" | "buffer" | "activation" | "gradient", "shape": [...], "dtype", "device",
+     "axes": ["N", "C", "H", "W"] or [],  what its axes are, where that is known
+     "made_by": step id or null,          the forward step whose output it is
+     "of": tensor id or null,             for a gradient: whose
+     "gradient": tensor id or null,       its complete gradient
+     "facts": {"size", "nan", "inf", "zero" (counts), "min", "max", "mean", "std", "absmax"} or null (not recorded),
+     "histogram": {"low", "high", "counts": 48 of them} or null,
+     "thumbnails": see values.pictures() or null,
+     "corner": {"at": "[0, 0, :8, :8]", "values": [[...], ...]} or null}
+
+A step:
+    {"id", "kind": "forward" | "backward" | "update", "number" (among its kind, from 1), "op", "path": module path, "" (the
+     outermost) or null, "label": "op7", "settings": {name: text}, "seconds",
+     "call": {"file", "line", "text"} or null,
+     "source": {"forward": number in "sources" or null, "backward": the same},
+     "inputs": [{"argument", "tensor": id or null, "text": for what is no tensor}, ...], "outputs": the same,
+     "flags": [{"kind": "nan" | "inf" | "dead" | "saturated" | "exploding" | "vanishing" | "zero-grad" | "float64", "tensor": id,
+                "text"}, ...],
+     "worked": [...],                     numbers worked out, see worked.py
+     "check": null or {"ok", "cropped": sentence or "", "rows": [{"argument", "verdict", "error", "allowed", "probes", "reason",
+               "details": [...], "skipped": [...], "curve": [[h, error], ...]}]}}
+  a forward step also has
+    {"back": [ids of the backward steps through it], "users": [ids of the forward steps that read its outputs],
+     "keeps": [{"name", "bytes"}, ...], "flops": number or null, "bytes": moved in and out}
+  a backward step also has
+    {"forward": id or null, "ran": [names of the ops that it ran],
+     "parts": [{"argument": "x", "to": tensor id, "tensor": the part that this step adds, "before": the sum without it or null,
+                "after": the sum with it, "index", "count" (null if the walk broke off), "complete"}, ...]}
+                                          its "outputs" are the same parts, as {"argument": "grad_x", "tensor"}
+  an update (an optimiser's step) also has
+    {"parameters": [{"tensor": id before, "after": id, "gradient": id, "change": |change| / |before|}, ...]}
+
+A worked number:
+    {"of": "y" or "grad_x", "tensor": id, "index": [...], "name": "w̄[0,0,1,1]", "kind": "sum" | "formula",
+     "terms": [{"text": "grad_y[0,0,3,4]", "value", "factor", "product"}, ...],   the largest, at most 8; "+ more = rest"
+     "more": how many others, "rest": their sum, "total", "stored", "agree": true | false, "text": all of it in one line}
+"""
+
+import platform
+
+import numpy as np
+
+from minidl.stepper import source
+from minidl.stepper.text import safe
+from minidl.stepper.values import PICTURES, SIDE, Value, plain
+
+FORMAT, VERSION = "minidl trace", 1
+AXES = {4: ["N", "C", "H", "W"], 2: ["N", "C"]}
+
+
+def describe(trace, side=SIDE, count=PICTURES):
+    """The whole trace as plain data; `side` and `count` say how large and how many its thumbnails may be."""
+    return Description(trace, side, count).whole()
+
+
+class Description:
+    """The tables that grow while the steps are described."""
+
+    def __init__(self, trace, side, count):
+        self.trace, self.side, self.count = trace, side, count
+        self.ids, self.tensors = {}, []   # id(Value) -> number
+        self.sources, self.ops = {}, {}
+
+    def whole(self):
+        """All of it."""
+        from minidl import __version__
+
+        for value in self.trace.values:
+            self.tensor(value)
+        steps = [self.step(item) for item in self.trace.steps]
+        for value in self.trace.values:
+            gradient = self.trace.gradients.get(id(value))
+            self.tensors[self.ids[id(value)]]["gradient"] = gradient and self.tensor(gradient)
+        kinds = ("forward", "backward", "update")
+        return {
+            "format": FORMAT, "version": VERSION, "minidl": __version__,
+            "made": {"python": platform.python_version(), "numpy": np.__version__, "system": f"{platform.system()} {platform.machine()}"},
+            "title": list(self.trace.title), "error": self.trace.error,
+            "counts": {kind: sum(step["kind"] == kind for step in steps) for kind in kinds},
+            "seconds": {kind: plain(sum(step["seconds"] for step in steps if step["kind"] == kind)) for kind in kinds},
+            "shrunk": [], "doctor": [], "ops": self.ops, "sources": [{"file": f, "lines": list(lines)} for f, lines in self.sources],
+            "modules": self.trace.modules, "tensors": self.tensors, "steps": steps}
+
+    # --- tensors ----------------------------------------------------------------------------------------------------
+    def tensor(self, value):
+        """The number of a Value in "tensors"; it is described when it first comes up."""
+        if value is None:
+            return None
+        if id(value) not in self.ids:
+            self.ids[id(value)] = len(self.tensors)
+            facts = value.facts
+            self.tensors.append({
+                "id": len(self.tensors), "name": value.name, "role": value.role, "shape": list(value.shape), "dtype": str(value.dtype),
+                "device": value.device, "axes": axes(value), "made_by": value.made_by.step if value.made_by else None,
+                "of": None, "gradient": None,
+                "facts": facts and {k: v if isinstance(v, (int, str)) else plain(v) for k, v in facts.items()},
+                "histogram": value.histogram, "thumbnails": value.thumbnails(self.side, self.count), "corner": value.corner})
+            if value.of is not None:
+                self.tensors[self.ids[id(value)]]["of"] = self.tensor(value.of)
+        return self.ids[id(value)]
+
+    def argument(self, name, x):
+        """An input or output: a tensor, or the text of a number."""
+        if isinstance(x, Value):
+            return {"argument": name, "tensor": self.tensor(x), "text": ""}
+        return {"argument": name, "tensor": None, "text": repr(x)}
+
+    # --- steps ------------------------------------------------------------------------------------------------------
+    def step(self, item):
+        """One step of any kind."""
+        common = {
+            "id": item.step, "kind": item.kind, "number": item.number, "op": item.op.name, "path": item.path, "label": item.label,
+            "settings": {name: setting_text(value) for name, value in item.settings.items()}, "seconds": plain(item.seconds),
+            "call": source.call(item),
+            "source": {"forward": self.source(source.forward(item)), "backward": self.source(source.backward(item))},
+            "flags": [], "worked": [], "check": None}
+        self.op(item.op)
+        return common | getattr(self, item.kind)(item)
+
+    def forward(self, item):
+        """What only a forward step has."""
+        inputs = [self.argument(item.op.input_name(k), x) for k, x in enumerate(item.inputs) if x is not None]
+        several = len(item.outputs) > 1
+        outputs = [self.argument(f"y[{k}]" if several else "y", y) for k, y in enumerate(item.outputs)]
+        moved = sum(nbytes(x) for x in [*item.inputs, *item.outputs] if isinstance(x, Value))
+        return {"inputs": inputs, "outputs": outputs,
+                "back": [b.step for b in item.backwards], "users": [user.step for user in item.users if user.step],
+                "keeps": [{"name": name, "bytes": size} for name, size in item.kept], "flops": None, "bytes": moved}
+
+    def backward(self, item):
+        """What only a backward step has."""
+        several = len(item.forward.outputs) > 1
+        inputs = [self.argument(f"grad_y[{y.number}]" if several else "grad_y", grad) for y, grad in item.grads_in]
+        parts = [{"argument": part.argument, "to": self.tensor(part.to), "tensor": self.tensor(part.grad),
+                  "before": self.tensor(part.before), "after": self.tensor(part.after),
+                  "index": part.index, "count": part.count, "complete": part.complete}
+                 for part in item.contributions]
+        outputs = [{"argument": f"grad_{part['argument']}", "tensor": part["tensor"], "text": ""} for part in parts]
+        return {"inputs": inputs, "outputs": outputs, "forward": item.forward.step, "ran": list(item.ran), "parts": parts}
+
+    def update(self, item):
+        """What only an optimiser's step has."""
+        rows = [{"tensor": self.tensor(row.before), "after": self.tensor(row.after), "gradient": self.tensor(row.grad),
+                 "change": plain(row.change)} for row in item.rows]
+        return {"parameters": rows, "inputs": [{"argument": "grad", "tensor": row["gradient"], "text": ""} for row in rows],
+                "outputs": [{"argument": "param", "tensor": row["after"], "text": ""} for row in rows]}
+
+    def op(self, op):
+        """What its docstring says, once."""
+        if op.name not in self.ops:
+            self.ops[op.name] = {"summary": op.doc.split("\n")[0], "formula": source.formula(op), "shapes": source.paragraph(op, "Shapes:"),
+                                 "gradient": source.gradient_formula(op), "tex": op.tex}
+
+    def source(self, found):
+        """The number of a piece of source in "sources"."""
+        if found is None or not found[1]:
+            return None
+        key = found[0], tuple(tuple(line) for line in found[1])
+        return self.sources.setdefault(key, len(self.sources))
+
+
+def setting_text(value):
+    """A setting as in the call."""
+    return "Tensor" if hasattr(value, "array") else safe(value if isinstance(value, str) and value.startswith("<") else repr(value))
+
+
+def nbytes(value):
+    """The bytes of a tensor, whether or not it is still there."""
+    return int(np.prod(value.shape, dtype=np.int64)) * np.dtype(value.dtype).itemsize
+
+
+def axes(value):
+    """What the axes of a tensor are called, where its number of axes and its role tell."""
+    if value.role == "parameter":
+        return {4: ["O", "C", "KH", "KW"], 2: ["O", "C"], 1: ["O"]}.get(len(value.shape), [])
+    return AXES.get(len(value.shape), [])
