@@ -253,7 +253,8 @@ def run_exercises(count, seed, answer):
     from minidl import planted
 
     asks = on_a_terminal() and not answer
-    talk(f"{min(count, len(planted.CATALOGUE))} exercises; the same ones again: --exercise {count} --seed {seed}")
+    count = min(count, len(planted.CATALOGUE))
+    talk(f"{count} exercise{'s' if count > 1 else ''}; the same ones again: --exercise {count} --seed {seed}")
     right = 0
     for number, exercise in enumerate(planted.exercises(count, seed), 1):
         click.echo(f"{'' if number == 1 else chr(10)}Exercise {number}\n\n{exercise.question}\n")
