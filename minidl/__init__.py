@@ -7,6 +7,8 @@ What costs time at import (nn, models, stepper, ...) is imported when it is firs
 import difflib
 import importlib
 import importlib.util
+import warnings
+from math import e, inf, nan, pi
 
 from minidl.backend import explain
 from minidl.core.config import enable_grad, is_grad_enabled, no_grad, set_grad_enabled, use_backend, use_fusion
@@ -33,6 +35,7 @@ NOT_HERE = (
 for _name in NOT_HERE:
     globals().pop(_name, None)
 
+inference_mode = no_grad
 half, float, double, short, int, long = float16, float32, float64, int16, int32, int64  # PyTorch's short names
 
 SUBMODULES = ("autograd", "backend", "bench", "core", "cuda", "data", "lessons", "models", "nn", "ops", "optim", "planted",
@@ -40,6 +43,11 @@ SUBMODULES = ("autograd", "backend", "bench", "core", "cuda", "data", "lessons",
 ELSEWHERE = {  # public names whose files are imported when first used
     "check": "minidl.core.gradcheck", "debug": "minidl.core.debug", "detect_anomaly": "minidl.core.anomaly",
     "profile": "minidl.core.profile", "step": "minidl.stepper"}
+
+
+# Overflow, 0/0 and their like give inf and NaN in silence, as in PyTorch: detect_anomaly() is what finds their cause.
+# Only for NumPy's warnings that start in minidl's own files, and for free; np.errstate would cost 0.6 µs in every op.
+warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"minidl\.")
 
 
 def __getattr__(name):
@@ -56,7 +64,9 @@ def __getattr__(name):
 
 
 def __dir__():
-    return sorted({name for name in globals() if not name.startswith("_") and name not in _OWN} | set(SUBMODULES) | set(ELSEWHERE))
+    submodules = {name for name in SUBMODULES if importlib.util.find_spec(f"minidl.{name}")}
+    own = {name for name in globals() if not name.startswith("_") and name not in _NOT_PUBLIC}
+    return sorted(own | set(ELSEWHERE) | submodules)
 
 
-_OWN = {"difflib", "importlib", "SUBMODULES", "ELSEWHERE", "NOT_HERE"}
+_NOT_PUBLIC = {"difflib", "importlib", "warnings", "SUBMODULES", "ELSEWHERE", "NOT_HERE", "cli", "commands"}

@@ -22,6 +22,7 @@ ROWS = [
     "minidl.backend",
     "minidl.core.show",
     "minidl.core.guard",
+    "minidl.core.writing",
     "minidl.core.graph",
     "minidl.core.tensor minidl.core.derivative",
     "minidl.core.op",

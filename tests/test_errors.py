@@ -71,7 +71,31 @@ def mine(gradients):
         registry.OPS.pop("mine", None)
 
 
+def my_forward(forward, tensors="x"):
+    """Call a user's op with this forward."""
+    try:
+        return op(tensors, name="mine")(forward)(leaf(2, 3))
+    finally:
+        registry.OPS.pop("mine", None)
+
+
 TABLE = [
+    ('my_forward(lambda x: x.array * 2)', GraphError,
+     ['mine: a forward returns (y, backward): an array (or a tuple of arrays), and a function.',
+      'it returned: ndarray of shape (2, 3), float32',
+      'Did you forget `return y, backward`?']),
+    ('my_forward(lambda x: (x * 2, lambda grad_y: grad_y * 2))', GraphError,
+     ['mine: a forward returns (y, backward): an array (or a tuple of arrays), and a function.',
+      'it returned: Tensor of shape (2, 3), float32, function <lambda>',
+      'Compute with x.array: y must be an array, not a Tensor.']),
+    ('my_forward(lambda z: (z.array, None))', ArgumentError,
+     ["@op('x'): the tensor arguments are the first parameters of the function, by name.",
+      'parameters of mine: z',
+      "Did you mean @op('z')?"]),
+    ('bool(t(2))', GraphError,
+     ['bool: only a tensor of one element is true or false.',
+      'shape: (2,)',
+      'Use x.any() or x.all().']),
     ('t(2, 3) + t(4, 3)', ShapeError,
      ['add: the shapes do not broadcast: axis -2 has sizes 2 and 4.',
       'argument 0: (2, 3)',
@@ -261,7 +285,7 @@ TABLE = [
      ['+=: the result must fit into the tensor it is written to.',
       'tensor: (2,), float32',
       'result: (3, 2), float32',
-      'Write x = x + y to make a new tensor.']),
+      'Compute a new tensor instead, as in x = x + y.']),
     ('t(2, 3).__setitem__((5, 0), 1)', RangeError,
      ['x[...]: index 5 lies outside axis 0.',
       'x: (2, 3), axis 0 has size 2',

@@ -169,3 +169,30 @@ def test_replacing_data_counts_as_a_write():
     data.data = constant(0, 0, 0)
     with pytest.raises(GraphError, match="x.data = ..."):
         y.backward(START)
+
+
+# --- in-place methods ------------------------------------------------------------------------------------------------
+
+def test_in_place_methods_write_and_refuse_what_they_must():
+    x = constant(1, 4, 9)
+    assert x.add_(1).mul_(2).sub_(constant(1, 1, 1), alpha=3).div_(2) is x
+    np.testing.assert_array_equal(x.array, [0.5, 3.5, 8.5])
+    np.testing.assert_array_equal(x.clamp_(1, 5).masked_fill_(x > 4, 0).array, [1, 3.5, 0])
+    w = leaf(1, 2, 3)
+    with pytest.raises(GraphError, match="add_: writing into a tensor is not recorded"):
+        w.add_(1)
+    with pytest.raises(GraphError, match="mul_: writing into a tensor is not recorded"):
+        x.mul_(w)
+    with minidl.no_grad():
+        w.add_(constant(1, 1, 1), alpha=-0.5)
+    np.testing.assert_array_equal(w.array, [0.5, 1.5, 2.5])
+    with pytest.raises(TypeError, match="must fit into the tensor"):
+        minidl.tensor([1, 2]).div_(2)
+
+
+def test_in_place_methods_are_seen_by_the_guard():
+    x, data = leaf(1, 2, 3), constant(4, 5, 6)
+    y = x * data
+    data.add_(1)
+    with pytest.raises(GraphError, match="by add_"):
+        y.backward(START)

@@ -57,6 +57,8 @@ def describe(value):
     """Name a value in an error message: its type, and its shape and dtype where it has them."""
     if hasattr(value, "shape") and hasattr(value, "dtype"):
         return f"{type(value).__name__} of shape {tuple(value.shape)}, {value.dtype}"
+    if callable(value) and hasattr(value, "__name__"):
+        return f"{type(value).__name__} {value.__name__}"
     text = repr(value)
     return f"{type(value).__name__} {text if len(text) <= 60 else text[:57] + '...'}"
 

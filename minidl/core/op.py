@@ -12,7 +12,7 @@ import numpy as np
 
 from minidl.backend.layout import as_array
 from minidl.core.config import STATE
-from minidl.core.errors import DTypeError, describe, explained
+from minidl.core.errors import ArgumentError, DTypeError, GraphError, describe, explained
 from minidl.core.examples import Example, example
 from minidl.core.graph import Node
 from minidl.core.site import call_site, resolve
@@ -36,6 +36,10 @@ class Op:
         self.tensors = tensors.strip("[]").split()       # names of the tensor arguments; they come first
         code = forward.__code__                          # quicker than inspect.signature(), which import pays for every op
         self.settings = [p for p in code.co_varnames[:code.co_argcount + code.co_kwonlyargcount] if p not in self.tensors]
+        if list(code.co_varnames[:len(self.tensors)]) != self.tensors:
+            raise explained(ArgumentError, f"@op({tensors!r})", "the tensor arguments are the first parameters of the function, by name.",
+                            [f"parameters of {self.name}: {', '.join(code.co_varnames[:code.co_argcount])}"],
+                            f"Did you mean @op({' '.join(code.co_varnames[:len(self.tensors)])!r})?")
         self.examples = examples
         self.tex = tex
         self.uses_output = uses_output                   # backward(grad_y, y): the formula is in terms of y
@@ -68,6 +72,16 @@ class Op:
         y = [as_array(a) for a in y]
         node = Node(self, backward, edges, [(a.shape, a.dtype) for a in y], site)
         return tuple(Tensor(a) if k in self.non_differentiable else Tensor(a, True, (node, k)) for k, a in enumerate(y))
+
+    def checked(self, result):
+        """What a forward returned, if it is (y, backward)."""
+        if type(result) is tuple and len(result) == 2 and (result[1] is None or callable(result[1])) and not isinstance(result[0], Tensor):
+            return result
+        y_is_tensor = type(result) is tuple and len(result) == 2 and isinstance(result[0], Tensor)
+        raise explained(
+            GraphError, self.name, "a forward returns (y, backward): an array (or a tuple of arrays), and a function.",
+            [f"it returned: {', '.join(map(describe, result)) if type(result) is tuple else describe(result)}"],
+            "Compute with x.array: y must be an array, not a Tensor." if y_is_tensor else "Did you forget `return y, backward`?")
 
     def constants(self, y):
         """The results of a forward as Tensors outside the graph."""
@@ -152,7 +166,7 @@ def _recorded(record):
             else:
                 return call(*record.admit(args), **settings)
         started = perf_counter() if OBSERVERS else None
-        y, backward = forward(*args, **settings)
+        y, backward = record.checked(forward(*args, **settings))
         seconds = perf_counter() - started if started else 0.0  # an observer may have come while the op ran
         site = call_site() if STATE.recording or OBSERVERS else None
         if STATE.recording and backward is not None and any(edge is not None for edge in edges):
@@ -175,9 +189,10 @@ def _quick_unary(record, call):
     def unary(x=None, /, *rest, **settings):
         if settings or OBSERVERS or type(x) not in TENSORS:
             return call(*(() if x is None else (x,)), *rest, **settings)
-        y, backward = forward(x, *rest)
+        result = forward(x, *rest)
+        y, backward = result if type(result) is tuple else record.checked(result)
         if type(y) is not ndarray:
-            y = as_array(y)
+            y = as_array(record.checked(result)[0])
         if not (STATE.recording and x.requires_grad) or backward is None:
             return record.constants(y) if type(y) is tuple else Tensor(y)
         if type(y) is tuple:
@@ -194,9 +209,10 @@ def _quick_binary(record, call):
     def binary(x=None, other=None, /, *rest, **settings):
         if settings or OBSERVERS or type(x) not in QUICK or type(other) not in QUICK:
             return call(*((x,) if other is None and not rest else (x, other)), *rest, **settings)
-        y, backward = forward(x, other, *rest)
+        result = forward(x, other, *rest)
+        y, backward = result if type(result) is tuple else record.checked(result)
         if type(y) is not ndarray:
-            y = as_array(y)
+            y = as_array(record.checked(result)[0])
         x_edge = (x.edge or x) if type(x) in TENSORS and x.requires_grad else None
         other_edge = (other.edge or other) if type(other) in TENSORS and other.requires_grad else None
         if not STATE.recording or x_edge is None and other_edge is None or backward is None:

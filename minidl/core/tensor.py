@@ -8,13 +8,13 @@ import weakref
 import numpy as np
 
 from minidl.core import show
-from minidl.core.config import STATE
 from minidl.core.device import CPU, Device, device_of, move, on_cpu
-from minidl.core.dtypes import DTYPES, as_dtype, category, is_floating
-from minidl.core.errors import DTypeError, GraphError, ShapeError, explained
+from minidl.core.dtypes import DTYPES, as_dtype, is_floating
+from minidl.core.errors import DTypeError, GraphError, explained
 from minidl.core.graph import Cell
-from minidl.core.guard import lifted, written
+from minidl.core.guard import written
 from minidl.core.rng import draw_normal, draw_uniform
+from minidl.core.writing import augment, update, write
 
 TENSORS = set()        # Tensor and its subclasses: asking a set is quicker than isinstance(), and ops ask often
 QUICK = {int, float}   # those, and the numbers that an op of two tensors takes as they are
@@ -117,7 +117,10 @@ class Tensor:
         return self.array.tolist()
 
     def __bool__(self):
-        return bool(self.item())
+        if self.array.size != 1:
+            raise explained(GraphError, "bool", "only a tensor of one element is true or false.", [f"shape: {self.shape}"],
+                            "Use x.any() or x.all().")
+        return bool(self.array.item())
 
     def __float__(self):
         return float(self.item())
@@ -185,63 +188,42 @@ class Tensor:
         return self.cell
 
     # --- writing in place: outside the graph only --------------------------------------------------------------
-    def copy_(self, source):
+    def copy_(self, source, non_blocking=False):
         """Overwrite the values with those of `source` (broadcast, cast); returns the tensor."""
-        return self._write("copy_", source)
+        return write(self, "copy_", source)
 
     def fill_(self, value):
         """Overwrite every element with one number; returns the tensor."""
-        return self._write("fill_", value)
+        return write(self, "fill_", value)
 
     def zero_(self):
         """Overwrite every element with 0; returns the tensor."""
-        return self._write("zero_", 0)
+        return write(self, "zero_", 0)
 
     def normal_(self, mean=0.0, std=1.0, generator=None):
         """Overwrite the values with normally distributed random numbers; returns the tensor."""
-        return self._write("normal_", Tensor(draw_normal(self.shape, self.dtype, mean, std, generator)))
+        return write(self, "normal_", Tensor(draw_normal(self.shape, self.dtype, mean, std, generator)))
 
     def uniform_(self, low=0.0, high=1.0, generator=None):
         """Overwrite the values with random numbers from low (included) to high (not included); returns the tensor."""
-        return self._write("uniform_", Tensor(draw_uniform(self.shape, self.dtype, low, high, generator)))
+        return write(self, "uniform_", Tensor(draw_uniform(self.shape, self.dtype, low, high, generator)))
 
     def __setitem__(self, index, value):
-        self._write("x[...] = value", value, index)
+        write(self, "x[...] = value", value, lambda: ops.raw_index(self, index))
 
-    def _write(self, call, value, index=...):
-        if STATE.recording and (self.requires_grad or isinstance(value, Tensor) and value.requires_grad):
-            kind = "made by " + self.edge[0].op.name if self.edge else "a leaf that requires grad" if self.requires_grad else "a constant"
-            raise explained(
-                GraphError, call, "writing into a tensor is not recorded, so its gradient would be wrong.",
-                [f"tensor: shape {self.shape}, {kind}"],
-                "Write inside `with minidl.no_grad():`, or compute a new tensor with where(), cat() or pad().")
-        if isinstance(value, Tensor):
-            value = move(value.array, self.device)
-        with lifted(self.array):  # first: a view of a read-only array stays read-only
-            place, index = (self.array, index) if index is ... else ops.raw_index(self, index)
-            try:
-                place[index] = value
-            except ValueError as error:
-                if "read-only" in str(error):
-                    raise
-                raise explained(ShapeError, call, "the value must broadcast to the place it is written to.",
-                                [f"place: {place[index].shape}", f"value: {getattr(value, 'shape', value)}"],
-                                "Give the value that shape, or a size of 1 where it is to be repeated.") from None
-        written(self.array, call)
-        return self
-
-    def _in_place(self, call, compute, other):
-        """x += y: a new tensor while recording, a write into the array otherwise; a leaf that requires grad refuses."""
-        if STATE.recording and (self.requires_grad or isinstance(other, Tensor) and other.requires_grad):
-            if self.edge is None and self.requires_grad:
-                self._write(call, other)  # raises
-            return compute(self, other)
-        result = compute(self, other)
-        if category(result.dtype) > category(self.dtype) or result.shape != self.shape:
-            raise explained(DTypeError, call, "the result must fit into the tensor it is written to.",
-                            [f"tensor: {self.shape}, {self.dtype}", f"result: {result.shape}, {result.dtype}"],
-                            "Write x = x + y to make a new tensor.")
-        return self._write(call, result)
+    def add_(self, other, *, alpha=1): return update(self, "add_", ops.add, other, alpha=alpha)
+    def sub_(self, other, *, alpha=1): return update(self, "sub_", ops.sub, other, alpha=alpha)
+    def mul_(self, other): return update(self, "mul_", ops.mul, other)
+    def div_(self, other, *, rounding_mode=None): return update(self, "div_", ops.div, other, rounding_mode=rounding_mode)
+    def pow_(self, other): return update(self, "pow_", ops.pow, other)
+    def clamp_(self, min=None, max=None): return update(self, "clamp_", ops.clamp, min, max)
+    def masked_fill_(self, mask, value): return update(self, "masked_fill_", ops.masked_fill, mask, value)
+    def addcmul_(self, a, b, *, value=1): return update(self, "addcmul_", ops.add, ops.mul(a, b), alpha=value)
+    def addcdiv_(self, a, b, *, value=1): return update(self, "addcdiv_", ops.add, ops.div(a, b), alpha=value)
+    def lerp_(self, end, weight): return update(self, "lerp_", lambda x: x + (end - x) * weight)
+    def sqrt_(self): return update(self, "sqrt_", ops.sqrt)
+    def exp_(self): return update(self, "exp_", ops.exp)
+    def neg_(self): return update(self, "neg_", ops.neg)
 
     # --- operators --------------------------------------------------------------------------------------------
     def __add__(self, other): return ops.add(self, other)
@@ -272,10 +254,10 @@ class Tensor:
     def __le__(self, other): return ops.le(self, other)
     def __gt__(self, other): return ops.gt(self, other)
     def __ge__(self, other): return ops.ge(self, other)
-    def __iadd__(self, other): return self._in_place("+=", ops.add, other)
-    def __isub__(self, other): return self._in_place("-=", ops.sub, other)
-    def __imul__(self, other): return self._in_place("*=", ops.mul, other)
-    def __itruediv__(self, other): return self._in_place("/=", ops.div, other)
+    def __iadd__(self, other): return augment(self, "+=", ops.add, other)
+    def __isub__(self, other): return augment(self, "-=", ops.sub, other)
+    def __imul__(self, other): return augment(self, "*=", ops.mul, other)
+    def __itruediv__(self, other): return augment(self, "/=", ops.div, other)
     def __getitem__(self, index): return ops.getitem(self, index)
 
     # --- methods whose arguments may come one by one; all other methods are ops registered with method=True -----

@@ -14,6 +14,7 @@ from minidl.core.config import no_grad
 from minidl.core.errors import ArgumentError, ShapeError, explained
 from minidl.core.rng import MANY, default_generator, draw_normal, draw_uniform, many_normals
 from minidl.core.tensor import Tensor
+from minidl.core.writing import write
 
 
 class _Skipping(threading.local):
@@ -41,7 +42,7 @@ def skipped():
 @no_grad()
 def _write(tensor, call, values):
     """The one place where this file writes: an array on the CPU, or a number, into the tensor."""
-    return tensor._write(call, values if np.isscalar(values) else Tensor(values))
+    return write(tensor, call, values if np.isscalar(values) else Tensor(values))
 
 
 # --- constants ----------------------------------------------------------------------------------------------------

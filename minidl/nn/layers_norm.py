@@ -5,6 +5,7 @@ import numpy as np
 from minidl.core.device import move
 from minidl.core.errors import ArgumentError, ShapeError, explained
 from minidl.core.tensor import Tensor
+from minidl.core.writing import write
 from minidl.nn import functional as F  # noqa: N812 - everybody's name for it
 from minidl.nn import init
 from minidl.nn.layers_base import Configured, tupled
@@ -71,7 +72,7 @@ class BatchNorm2d(_RunningNorm):
     def count_batch(self):
         """Count this batch; returns the share of it that goes into the running averages."""
         counter = self.num_batches_tracked
-        counter._write("num_batches_tracked", Tensor(np.asarray(counter.array + 1)))
+        write(counter, "num_batches_tracked", Tensor(np.asarray(counter.array + 1)))
         return 1 / counter.item() if self.momentum is None else self.momentum
 
     def forward(self, x, add=None, relu=False):

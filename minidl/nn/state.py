@@ -9,6 +9,7 @@ from minidl.core.device import move
 from minidl.core.dtypes import is_floating
 from minidl.core.errors import DTypeError, StateError, describe, explained
 from minidl.core.tensor import Tensor
+from minidl.core.writing import write
 from minidl.nn.parameter import Parameter
 
 SHOWN = 8  # names of one kind in an error message
@@ -54,7 +55,7 @@ def load_state_dict(module, given, strict=True, assign=False):
         if path in given and assign:
             holder[name] = _assigned(holder[name], given[path])
         elif path in given:
-            holder[name]._write("load_state_dict", Tensor(given[path]))
+            write(holder[name], "load_state_dict", Tensor(given[path]))
     return IncompatibleKeys(required, unexpected)
 
 

@@ -10,6 +10,7 @@ from minidl.core.dtypes import default_float
 from minidl.core.errors import ArgumentError, GraphError, ShapeError, explained
 from minidl.core.guard import lifted, written
 from minidl.core.tensor import Tensor
+from minidl.core.writing import write
 from minidl.ops import cat
 
 
@@ -83,5 +84,5 @@ def vector_to_parameters(vec, parameters):
                         "Make it with parameters_to_vector().")
     start = 0
     for param in parameters:
-        param._write("vector_to_parameters", vec[start:start + param.numel()].reshape(param.shape))
+        write(param, "vector_to_parameters", vec[start:start + param.numel()].reshape(param.shape))
         start += param.numel()

@@ -1,6 +1,7 @@
 """The differentiable ops, one topic a file. Importing this package fills the registry, minidl.core.op.OPS."""
 
 from minidl.ops.activation import *  # noqa: F403
+from minidl.ops.closeness import *  # noqa: F403
 from minidl.ops.compare import *  # noqa: F403
 from minidl.ops.conv import *  # noqa: F403
 from minidl.ops.conv_transpose import *  # noqa: F403

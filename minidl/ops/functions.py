@@ -12,7 +12,7 @@ from minidl.core.examples import nonzero, normal, positive
 from minidl.core.op import as_array, example, needs_grad, op
 from minidl.core.tensor import Tensor
 from minidl.ops.broadcast import floating, operands, sum_to
-from minidl.ops.elementwise import div, exp, quietly, refuse_bool, refuse_zero
+from minidl.ops.elementwise import div, exp, refuse_bool, refuse_zero
 from minidl.ops.select import where
 
 SIGNED = [example(normal(2, 3)), example(normal(3, 1, 2, 2))]
@@ -30,7 +30,7 @@ def rsqrt(x):
     def backward(grad_y, y):
         return grad_y * (y * y * y) * -0.5
 
-    return quietly(np.reciprocal, quietly(np.sqrt, floating(x))), backward
+    return elementwise(np.reciprocal, elementwise(np.sqrt, floating(x))), backward
 
 
 @op("x", examples=NONZERO, tex=r"y = \frac{1}{x}", uses_output=True, method=True)
@@ -43,7 +43,7 @@ def reciprocal(x):
     def backward(grad_y, y):
         return -(grad_y * (y * y))
 
-    return quietly(np.reciprocal, floating(x)), backward
+    return elementwise(np.reciprocal, floating(x)), backward
 
 
 @op("x", examples=SIGNED, tex=r"y = x^2", method=True)
@@ -72,7 +72,7 @@ def sin(x):
     def backward(grad_y):
         return grad_y * cos(x)
 
-    return quietly(np.sin, floating(x)), backward
+    return elementwise(np.sin, floating(x)), backward
 
 
 @op("x", examples=SIGNED, tex=r"y = \cos x", method=True)
@@ -85,7 +85,7 @@ def cos(x):
     def backward(grad_y):
         return -(grad_y * sin(x))
 
-    return quietly(np.cos, floating(x)), backward
+    return elementwise(np.cos, floating(x)), backward
 
 
 @op("x", examples=SIGNED, tex=r"y = \frac{2}{\sqrt{\pi}} \int_0^x e^{-t^2} dt", method=True)
@@ -111,7 +111,7 @@ def log1p(x):
     def backward(grad_y):
         return grad_y / (1 + x)
 
-    return quietly(np.log1p, floating(x)), backward
+    return elementwise(np.log1p, floating(x)), backward
 
 
 @op("x", examples=SIGNED, tex=r"y = e^x - 1", uses_output=True, method=True)
@@ -124,7 +124,7 @@ def expm1(x):
     def backward(grad_y, y):
         return grad_y * (y + 1)
 
-    return quietly(np.expm1, floating(x)), backward
+    return elementwise(np.expm1, floating(x)), backward
 
 
 def in_steps(call, ufunc, x):
@@ -134,7 +134,7 @@ def in_steps(call, ufunc, x):
     def backward(grad_y):
         return grad_y * 0
 
-    return quietly(ufunc if is_floating(x.dtype) else np.positive, x.array), backward
+    return elementwise(ufunc if is_floating(x.dtype) else np.positive, x.array), backward
 
 
 @op("x", examples=SIGNED, tex=r"y = \lfloor x \rfloor", method=True)
@@ -180,9 +180,9 @@ def round(x, decimals=0):
     if not decimals:
         return in_steps("round", np.rint, x)
     scale = 10.0 ** abs(decimals)
-    scaled = quietly(np.multiply if decimals > 0 else np.divide, x.array, x.dtype.type(scale))
+    scaled = elementwise(np.multiply if decimals > 0 else np.divide, x.array, x.dtype.type(scale))
     y, backward = in_steps("round", np.rint, Tensor(as_array(scaled)))
-    return quietly(np.divide if decimals > 0 else np.multiply, as_array(y), x.dtype.type(scale)), backward
+    return elementwise(np.divide if decimals > 0 else np.multiply, as_array(y), x.dtype.type(scale)), backward
 
 
 @op("x other", examples=[example(normal(2, 3), nonzero(3)), example(normal(2, 3, 2, 2), 0.7), example(2.5, nonzero(4))],
@@ -196,7 +196,7 @@ def fmod(x, other):
     a, b = operands("fmod", x, other)
     refuse_bool("fmod", a)
     refuse_zero("fmod", b)
-    y = quietly(np.fmod, a, b)
+    y = elementwise(np.fmod, a, b)
     x_shape, other_shape = a.shape, b.shape
     need_x, need_other = needs_grad(x, other)
     x_saved, other_saved = (x, other) if need_other else (None, None)
@@ -226,7 +226,7 @@ def atan2(x, other):
                which has no angle.
     """
     a, b = operands("atan2", x, other, division=True)
-    y = quietly(np.arctan2, a, b)
+    y = elementwise(np.arctan2, a, b)
     x_shape, other_shape = a.shape, b.shape
     need_x, need_other = needs_grad(x, other)
 
@@ -252,7 +252,7 @@ def hypot(x, other):
         part = grad_y * reciprocal_or_zero(y)
         return sum_to(part * x, x_shape) if need_x else None, sum_to(part * other, other_shape) if need_other else None
 
-    return quietly(np.hypot, a, b), backward
+    return elementwise(np.hypot, a, b), backward
 
 
 __all__ = ["atan2", "ceil", "cos", "erf", "expm1", "floor", "fmod", "hypot", "log1p", "reciprocal", "round", "rsqrt", "sin", "square",

@@ -8,7 +8,7 @@ from minidl.backend.layout import elementwise
 from minidl.core.examples import nonzero, normal
 from minidl.core.op import example, needs_grad, op
 from minidl.ops.broadcast import floating
-from minidl.ops.elementwise import quietly, refuse_bool
+from minidl.ops.elementwise import refuse_bool
 
 
 @op("x", examples=[example(normal(2, 3)), example(normal(3, 1, 2, 2))], tex=r"y = \tanh x", uses_output=True, method=True)
@@ -49,8 +49,8 @@ def sigmoid(x):
     Shapes:    x -> y, the same.
     Backward:  σ' = σ (1 − σ), so the output is all it needs: grad_x = grad_y · y · (1 − y).
     """
-    y = quietly(np.exp, elementwise(np.negative, floating(x)))
-    y = quietly(np.reciprocal, y + 1)  # e⁻ˣ overflows to inf for very negative x, and 1 / inf = 0 is right
+    y = elementwise(np.exp, elementwise(np.negative, floating(x)))
+    y = elementwise(np.reciprocal, y + 1)  # e⁻ˣ overflows to inf for very negative x, and 1 / inf = 0 is right
 
     def backward(grad_y, y):
         return sigmoid_grad(grad_y, y)
@@ -77,7 +77,7 @@ def sigmoid_grad(grad_y, y):
 
 
 @op("x", examples=[example(nonzero(2, 3)), example(nonzero(3, 1, 2, 2))], tex=r"y = \max(x, 0)", uses_output=True, method=True)
-def relu(x):
+def relu(x, inplace=False):
     """Rectify: y = x where x > 0, else 0.
 
     Shapes:    x -> y, the same.

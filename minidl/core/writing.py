@@ -1,0 +1,62 @@
+"""Writing into a tensor's memory: the one way in, so that the in-place guard sees every write. Never recorded in the graph."""
+
+from minidl.core.config import STATE, no_grad
+from minidl.core.device import move
+from minidl.core.dtypes import category
+from minidl.core.errors import DTypeError, GraphError, ShapeError, explained
+from minidl.core.guard import lifted, written
+
+
+def write(x, call, value, place=None):
+    """x[...] = value: broadcast, cast, stamped. `place(array)` gives (view, index) of the part to write, the whole by default."""
+    refuse_recorded(x, call, value)
+    array = getattr(value, "array", None)
+    value = value if array is None else move(array, x.device)
+    with lifted(x.array):  # first: a view of a read-only array stays read-only
+        target, index = (x.array, ...) if place is None else place()
+        try:
+            target[index] = value
+        except ValueError as error:
+            if "read-only" in str(error):
+                raise
+            raise explained(ShapeError, call, "the value must broadcast to the place it is written to.",
+                            [f"place: {target[index].shape}", f"value: {getattr(value, 'shape', value)}"],
+                            "Give the value that shape, or a size of 1 where it is to be repeated.") from None
+    written(x.array, call)
+    return x
+
+
+def recorded(x, *values):
+    """Would the graph have to know of a write of these values into x?"""
+    return STATE.recording and (x.requires_grad or any(getattr(value, "requires_grad", False) for value in values))
+
+
+def refuse_recorded(x, call, *values):
+    """Raise if the graph would have to know of this write."""
+    if recorded(x, *values):
+        kind = "made by " + x.edge[0].op.name if x.edge else "a leaf that requires grad" if x.requires_grad else "a constant"
+        raise explained(
+            GraphError, call, "writing into a tensor is not recorded, so its gradient would be wrong.",
+            [f"tensor: shape {x.shape}, {kind}"],
+            "Write inside `with minidl.no_grad():`, or compute a new tensor with where(), cat() or pad().")
+
+
+def augment(x, call, compute, other):
+    """x += y: a new tensor where the graph has to know, a write into the array otherwise; a leaf that requires grad refuses."""
+    if recorded(x, other):
+        if x.edge is None and x.requires_grad:
+            refuse_recorded(x, call, other)
+        return compute(x, other)
+    return update(x, call, compute, other)
+
+
+def update(x, call, compute, *values, **settings):
+    """x.add_(y) and its like: compute(x, y) written into x."""
+    refuse_recorded(x, call, *values)
+    with no_grad():
+        result = compute(x, *values, **settings)
+    if category(result.dtype) > category(x.dtype) or result.shape != x.shape:
+        raise explained(DTypeError, call, "the result must fit into the tensor it is written to.",
+                        [f"tensor: {x.shape}, {x.dtype}", f"result: {result.shape}, {result.dtype}"],
+                        "Compute a new tensor instead, as in x = x + y.")
+    return write(x, call, result)
