@@ -6,6 +6,7 @@ that accepts the call; explain() prints that decision.
 """
 
 from minidl.backend.counters import COUNTS
+from minidl.backend.shapes import SHAPES
 from minidl.core.config import STATE
 from minidl.core.device import on_cpu
 from minidl.core.errors import BackendError, explained
@@ -82,7 +83,9 @@ def explain(op, *inputs, **how):
 
 def _candidates(op):
     listed, forced = IMPLEMENTATIONS.get(op, []), STATE.backend
-    return listed if forced is None else [i for i in listed if forced in (i.name, i.name.partition("/")[0])]
+    if forced == "shapes" and op in SHAPES:
+        return [Implementation("generic/shapes", SHAPES[op], None)]
+    return listed if forced in (None, "shapes") else [i for i in listed if forced in (i.name, i.name.partition("/")[0])]
 
 
 def _refusals(op, arrays, how):

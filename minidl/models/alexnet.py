@@ -1,7 +1,7 @@
 """AlexNet: ImageNet Classification with Deep Convolutional Neural Networks (Krizhevsky, Sutskever, Hinton 2012).
 
-The network that began it: a LeNet eleven layers wider, on a million photographs and two graphics cards. What it brought is
-still everywhere: relu instead of tanh (six times fewer steps), dropout in the linear layers, crops and flips as more data.
+The network that began it: LeNet's plan with a thousand times the weights, on a million photographs and two graphics cards.
+What it brought is still everywhere: relu instead of tanh (six times fewer steps), dropout, crops and flips as more data.
 What it brought and VGG dropped: response normalisation, overlapping pooling, and convolutions split over the two cards,
 which live on as groups. The usual form is torchvision's, from "One weird trick" (2014): one tower, 64 filters, no
 normalisation. `variant="paper"` is the network of 2012.

@@ -8,10 +8,11 @@ channels and the image. The price is memory: each layer's input is a concatenati
 
 import re
 
-from minidl import cat, nn
+from minidl import nn
 from minidl.models.zoo import published, undrawn
 from minidl.nn import functional as F  # noqa: N812 - everybody's name for it
 from minidl.nn import init
+from minidl.ops import cat
 
 HUANG = "Huang et al. 2016, Densely Connected Convolutional Networks"
 IMAGE = (3, 224, 224)
@@ -122,7 +123,7 @@ def densenet201(**settings):
     return DenseNet(32, (6, 12, 48, 32), 64, **settings)
 
 
-@published(IMAGE, HUANG, "22.33 / 6.15", fit=modern_names)
+@published(IMAGE, HUANG, fit=modern_names)
 def densenet161(**settings):
     """Blocks of 6, 12, 36 and 24 layers that add 48 channels each."""
     return DenseNet(48, (6, 12, 36, 24), 96, **settings)

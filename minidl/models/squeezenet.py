@@ -6,10 +6,11 @@ side. Pooling comes late, so that most of it works on large maps. And no linear 
 channel per class, averaged over the image. Version 1.1 starts with 3×3 and pools earlier: as accurate at 2.4 times less work.
 """
 
-from minidl import cat, nn
+from minidl import nn
 from minidl.models.zoo import one_of, published, undrawn
 from minidl.nn import functional as F  # noqa: N812 - everybody's name for it
 from minidl.nn import init
+from minidl.ops import cat
 
 IANDOLA = "Iandola et al. 2016, SqueezeNet"
 IMAGE = (3, 224, 224)

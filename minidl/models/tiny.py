@@ -1,8 +1,13 @@
-"""A network small enough to step through: two hidden layers, the second beside a skip, three classes of points."""
+"""A network small enough to step through: two hidden layers, the second beside a skip, three classes of points.
+
+TinyNet is written without nn, so that a stepper shows every op of it; below it a tiny perceptron and a tiny convolutional net.
+"""
 
 import numpy as np
 
+from minidl import nn
 from minidl.core.tensor import Tensor
+from minidl.models.zoo import published
 from minidl.ops import cross_entropy, relu, tanh
 
 
@@ -43,3 +48,18 @@ def points(count=8, seed=0):
     angle = 2 * radius + labels * 2 * np.pi / 3 + rng.normal(0, 0.1, count)
     x = np.stack([radius * np.cos(angle), radius * np.sin(angle)], 1)   # (N, 2)
     return Tensor(x.astype("float32")), Tensor(labels)
+
+
+@published((2,), "For first steps")
+def tiny_mlp(inputs=2, hidden=16, num_classes=3):
+    """A perceptron with two hidden layers, for points() above."""
+    return nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, num_classes))
+
+
+@published((1, 28, 28), "For first steps")
+def tiny_cnn(channels=1, num_classes=10):
+    """Two convolutions and a global average: the smallest network that is already shaped like the large ones."""
+    return nn.Sequential(
+        nn.Conv2d(channels, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(8, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU(), nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(), nn.Linear(16, num_classes))

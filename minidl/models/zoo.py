@@ -5,14 +5,11 @@ functions marked @published, which is what `minidl models` lists.
 """
 
 import functools
-import json
-from pathlib import Path
 
 from minidl.core.errors import ArgumentError, explained
 from minidl.nn import init
 
 MODELS = {}  # name -> Model, in the order in which the families are imported
-MANIFEST = Path(__file__).with_name("manifest.json")
 
 
 class Model:
@@ -66,7 +63,7 @@ def undrawn(build):
     """
 
     @functools.wraps(build)
-    def __init__(self, *args, init_weights=True, **settings):
+    def __init__(self, *args, init_weights=True, **settings):  # noqa: N807 - it takes the place of one
         with init.skipped():
             build(self, *args, **settings)
         if init_weights or init_weights is None:
@@ -90,9 +87,3 @@ def one_of(call, name, value, known):
         raise explained(ArgumentError, call, f"there is no such {name}.", [f"{name}: {value!r}", f"known: {', '.join(map(repr, known))}"],
                         "Choose one of these.")
     return value
-
-
-@functools.cache
-def manifest():
-    """What manifest.json says: {name: {"parameters", "buffers", "multiply_adds", "state_dict": [[name, shape], ...]}}."""
-    return json.loads(MANIFEST.read_text(encoding="utf-8"))
