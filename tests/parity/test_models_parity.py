@@ -176,6 +176,7 @@ def train(model, batches, steps):
 def make(name):
     return {"basic": lambda: ResNet(BasicBlock, [2, 1]), "bottleneck": lambda: ResNet(Bottleneck, [1, 2]), "inception": Inception}[name]()
 '''
+torch.set_num_threads(1)  # on matrices this small threads wait for each other ten times longer than they compute
 NETWORKS = ("basic", "bottleneck", "inception")
 
 
