@@ -41,6 +41,10 @@ class StateError(MinidlError, RuntimeError):
     """A state dict does not fit the model or the optimiser it is loaded into."""
 
 
+class FileError(MinidlError, OSError):
+    """A file cannot be read or written: missing, cut off, or not what its ending says."""
+
+
 class GradcheckError(MinidlError, RuntimeError):
     """A gradient disagrees with finite differences."""
 
