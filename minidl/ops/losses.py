@@ -115,11 +115,11 @@ def nll_loss(x, target, weight=None, ignore_index=-100, reduction="mean"):
     q, divisor = hard_truth(labels, w, 0.0, C, axis, ignore_index, array)
     terms = array_module(array).where(q != 0, array, 0) * q  # −∞ at a class that is not the label counts 0
     y = reduce_rows("nll_loss", -terms.sum(axis), reduction, divisor)
-    scale = scale_of(reduction, divisor)
+    scale, like = scale_of(reduction, divisor), array_module(array).empty((0,) * array.ndim, array.dtype)  # x itself is not needed
 
     def backward(grad_y):
         grad_rows = (grad_y.unsqueeze(axis) if reduction == "none" else grad_y) * -scale
-        return grad_rows * Tensor(hard_truth(labels, w, 0.0, C, axis, ignore_index, array)[0]), None, None
+        return grad_rows * Tensor(hard_truth(labels, w, 0.0, C, axis, ignore_index, like)[0]), None, None
 
     return y, backward
 
