@@ -196,3 +196,103 @@ def test_in_place_methods_are_seen_by_the_guard():
     data.add_(1)
     with pytest.raises(GraphError, match="by add_"):
         y.backward(START)
+
+
+# --- what is saved in unusual places -----------------------------------------------------------------------------------
+
+def through_index():
+    x, i = leaf(1, 2, 3), minidl.tensor([0, 1, 0])
+    return x[i], i
+
+
+def through_index_select():
+    x, i = leaf(1, 2, 3), minidl.tensor([0, 1, 0])
+    return minidl.index_select(x, 0, i), i
+
+
+def through_index_add():
+    x, i = leaf(1, 2, 3), minidl.tensor([0, 1, 0])
+    return minidl.zeros(3, dtype=minidl.float64).index_add(0, i, x), i
+
+
+def test_an_index_tensor_is_guarded():
+    y, index = through_index()
+    index.fill_(2)
+    with pytest.raises(GraphError, match="overwritten"):
+        y.backward(START)
+
+
+@pytest.mark.parametrize("make", [through_index_select, through_index_add])
+def test_an_index_tensor_that_was_copied_may_be_written(make):
+    y, index = make()
+    (x,) = [edge for edge in y.edge[0].edges if type(edge) is not tuple and edge is not None] or [y.edge[0].edges[1][0].edges[0]]
+    index.fill_(2)
+    y.backward(minidl.Tensor(np.array([1.0, 10.0, 100.0])))
+    np.testing.assert_array_equal(x.grad.array, [101, 10, 0] if make is through_index_select else [1, 10, 1])
+
+
+def test_an_index_array_is_copied():
+    x, i = leaf(1, 2, 3), np.array([0, 1, 0])
+    y = x[i]
+    i[:] = 2
+    y.backward(START)
+    np.testing.assert_array_equal(x.grad.array, [2, 1, 0])
+
+
+class Holder:
+    pass
+
+
+def in_an_object(x):
+    s = Holder()
+    s.x = x
+    return lambda g: g * s.x * 2
+
+
+def in_a_dict(x):
+    d = {"x": [x]}
+    return lambda g: g * d["x"][0] * 2
+
+
+def in_a_nested_function(x):
+    def h():
+        return x
+    return lambda g: g * h() * 2
+
+
+def in_a_partial(x):
+    import functools
+    return functools.partial(lambda x, g: g * x * 2, x)
+
+
+def in_a_default(x):
+    return lambda g, x=x: g * x * 2
+
+
+@pytest.mark.parametrize("save", [in_an_object, in_a_dict, in_a_nested_function, in_a_partial, in_a_default])
+def test_values_saved_in_unusual_places_are_guarded(save):
+    from minidl.core import op as registry
+    from minidl.core.op import op
+    try:
+        @op("x", name="square_of_a_user")
+        def square_of_a_user(x):
+            return x.array ** 2, save(x)
+
+        x = leaf(1, 2, 3)
+        z = x * 1
+        y = square_of_a_user(z)
+        z.detach().fill_(100)
+        with pytest.raises(GraphError, match="overwritten"):
+            y.backward(START)
+    finally:
+        registry.OPS.pop("square_of_a_user", None)
+
+
+def test_two_arrays_over_one_buffer_are_one_memory():
+    b = bytearray(np.array([3.0, 4.0, 5.0]).tobytes())
+    a, c = (minidl.Tensor(np.frombuffer(b)) for _ in range(2))
+    x = leaf(1, 2, 3)
+    y = x * a
+    c.fill_(100)
+    with pytest.raises(GraphError, match="overwritten"):
+        y.backward(START)

@@ -178,3 +178,12 @@ def test_messages(call, text):
     lines = str(caught.value).split("\n    ")
     assert lines[0] == text
     assert len(lines) >= 3  # the rule, a fact, the fix
+
+
+def test_a_negative_base_has_no_slope_in_its_exponent():
+    x = minidl.tensor([2.0, 3.0], requires_grad=True)
+    ((-3.0) ** x).sum().backward()
+    assert minidl.isnan(x.grad).all()
+    x.grad = None
+    (0.0 ** x).sum().backward()
+    assert x.grad.tolist() == [0.0, 0.0]

@@ -405,3 +405,79 @@ def test_the_walks_own_sums_and_copies_are_not_ops_of_the_program():
             assert len([1 for _, program in seen if program]) == count
     finally:
         registry.OBSERVERS.pop()
+
+
+# --- the corners that breakers found -----------------------------------------------------------------------------------
+
+def test_walks_of_several_threads_lose_nothing():
+    import sys
+    x = minidl.Tensor(np.zeros(100_000), True)
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        threads = [threading.Thread(target=lambda: [(x * 1.0).sum().backward() for _ in range(25)]) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(before)
+    assert x.grad.array.min() == x.grad.array.max() == 100
+
+
+def test_an_input_named_twice_counts_once():
+    x, y = leaf(3), leaf(3)
+    minidl.autograd.backward((x * y).sum(), inputs=[x, x, y])
+    np.testing.assert_array_equal(x.grad.array, y.array)
+
+
+def test_grad_takes_only_what_fits():
+    x = leaf(2)
+    for wrong in (ones(3), 5, minidl.tensor([1, 2]), minidl.Tensor(np.ones(2, np.float32))):
+        with pytest.raises(GraphError, match="a gradient is None or a Tensor of its tensor's shape and dtype"):
+            x.grad = wrong
+    x.grad = minidl.Tensor(np.broadcast_to(np.ones(1), 2))     # read-only
+    (x * 2).sum().backward()
+    np.testing.assert_array_equal(x.grad.array, 3)
+
+
+def test_hooks_return_gradients_or_nothing():
+    for wrong in (3.0, ones(4), minidl.Tensor(np.ones(3, np.float32))):
+        x = leaf(3)
+        x.register_hook(lambda g, wrong=wrong: wrong)
+        with pytest.raises(GraphError, match="a hook returns None or a gradient of the same shape and dtype"):
+            (x * 2).sum().backward()
+        assert x.grad is None
+
+
+def test_no_grad_on_a_generator_holds_while_its_body_runs():
+    @minidl.no_grad()
+    def steps():
+        got = yield minidl.is_grad_enabled()
+        yield minidl.is_grad_enabled(), got
+
+    running = steps()
+    assert next(running) is False
+    assert minidl.is_grad_enabled()
+    assert running.send(5) == (False, 5)
+
+
+def test_set_grad_enabled_forms():
+    minidl.set_grad_enabled(False)
+    assert not minidl.is_grad_enabled()
+    minidl.set_grad_enabled(True)
+    with minidl.set_grad_enabled(False):
+        assert not minidl.is_grad_enabled()
+    assert minidl.is_grad_enabled()
+
+    @minidl.set_grad_enabled(False)
+    def inside():
+        return minidl.is_grad_enabled()
+
+    assert minidl.is_grad_enabled() and inside() is False and minidl.is_grad_enabled()
+
+
+def test_comparing_with_none():
+    x = leaf(3)
+    assert (x == None) is False and (x != None) is True  # noqa: E711 - on purpose
+    assert None not in (x.sum(),)

@@ -5,6 +5,7 @@ out later); a NaN, or a loss that is not finite, raises and names the earliest o
 made a non-finite number out of finite ones. What a mask, a pad or a constant put there on purpose is nobody's fault.
 """
 
+import threading
 import weakref
 
 import numpy as np
@@ -48,6 +49,7 @@ class detect_anomaly:  # noqa: N801 - PyTorch's name
         self.by_node = {}  # id(node) -> Seen of its first output: to know the loss when a walk starts
 
     def __enter__(self):
+        self.thread = threading.get_ident()
         OBSERVERS.append(self.observe)
         WATCHERS.append(self.watch)
         return self
@@ -61,8 +63,8 @@ class detect_anomaly:  # noqa: N801 - PyTorch's name
     # --- forward ----------------------------------------------------------------------------------------------
     def observe(self, call):
         """After every op: compare what came out with what went in."""
-        if call.inside is not None:
-            return  # the ops of a backward are judged by their step
+        if call.inside is not None or threading.get_ident() != self.thread:
+            return  # another thread's business; and the ops of a backward are judged by their step
         inputs = [self.known(x) for x in call.inputs if isinstance(x, Tensor) and x.dtype.kind == "f"]
         for number, y in enumerate(call.outputs):
             if y.dtype.kind != "f":
@@ -100,6 +102,9 @@ class detect_anomaly:  # noqa: N801 - PyTorch's name
     # --- backward ---------------------------------------------------------------------------------------------
     def watch(self, steps):
         """Look at the loss when a walk starts, then at every step of it."""
+        if threading.get_ident() != self.thread:
+            yield from steps
+            return
         first = True
         for step in steps:
             if first:

@@ -1,6 +1,7 @@
 """The engine's switches, one set per thread, changed by context managers only."""
 
 import functools
+import inspect
 import threading
 
 
@@ -32,21 +33,57 @@ class _Switch:
     def __exit__(self, *_):
         setattr(STATE, self.attribute, self.before.pop())
 
+    def again(self):
+        """A switch of its own for every call of a decorated function, so that threads do not share the stack."""
+        fresh = object.__new__(type(self))
+        _Switch.__init__(fresh, self.value)
+        return fresh
+
     def __call__(self, function):
+        if inspect.isgeneratorfunction(function):  # the switch holds while the body runs, not while it is suspended
+            @functools.wraps(function)
+            def switched_steps(*args, **kwargs):
+                steps, sent = function(*args, **kwargs), None
+                while True:
+                    try:
+                        with self.again():
+                            value = steps.send(sent)
+                    except StopIteration as end:
+                        return end.value
+                    sent = yield value
+
+            return switched_steps
+
         @functools.wraps(function)
         def switched(*args, **kwargs):
-            again = object.__new__(type(self))  # every call its own switch, so that threads do not share the stack
-            _Switch.__init__(again, self.value)
-            with again:
+            with self.again():
                 return function(*args, **kwargs)
 
         return switched
 
 
 class set_grad_enabled(_Switch):  # noqa: N801 - PyTorch's name
-    """`with set_grad_enabled(flag):` record the graph inside, or do not."""
+    """`with set_grad_enabled(flag):` record the graph inside, or do not. As a plain statement it switches for good, as in PyTorch."""
 
     attribute = "recording"
+
+    def __init__(self, mode):
+        super().__init__(bool(mode))
+        self.outside, STATE.recording = STATE.recording, self.value
+
+    def again(self):
+        return type(self)(self.value)
+
+    def __enter__(self):
+        STATE.recording = self.value
+        return self
+
+    def __exit__(self, *_):
+        STATE.recording = self.outside
+
+    def __call__(self, function):
+        STATE.recording = self.outside  # as a decorator it switches inside the function only
+        return super().__call__(function)
 
 
 class no_grad(_Switch):  # noqa: N801 - PyTorch's name

@@ -9,6 +9,7 @@ view, a GPU) is caught by a fingerprint before the backward that would use it. f
 computation is listed with the line it began at, and so are fallbacks and layout conversions.
 """
 
+import threading
 import weakref
 
 import numpy as np
@@ -29,6 +30,7 @@ class debug:  # noqa: N801 - reads like no_grad
         self.conversions = 0   # copies made only to change the storage order
 
     def __enter__(self):
+        self._thread = threading.get_ident()
         self._before = COUNTS.copy()
         OBSERVERS.append(self._observe)
         WATCHERS.append(self._watch)
@@ -44,6 +46,8 @@ class debug:  # noqa: N801 - reads like no_grad
         self.fallbacks = dict(new)
 
     def _observe(self, call):
+        if threading.get_ident() != self._thread:
+            return
         floats = [x.dtype for x in call.inputs if isinstance(x, Tensor) and x.dtype.kind == "f"]
         for y in call.outputs:
             if floats and y.dtype == np.float64 and np.float64 not in floats and call.op.name != "to" and "dtype" not in call.settings:

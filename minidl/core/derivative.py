@@ -16,7 +16,7 @@ def backward(tensors, grad_tensors=None, retain_graph=None, create_graph=False, 
     if inputs is None:
         walk(roots, grads, create_graph, retain_graph)
         return
-    inputs = [inputs] if isinstance(inputs, Tensor) else list(inputs)
+    inputs = [inputs] if isinstance(inputs, Tensor) else list({id(x): x for x in inputs}.values())
     found = _collect(roots, grads, inputs, create_graph, retain_graph)
     for x, gradient in zip(inputs, found, strict=True):
         if gradient is not None:

@@ -6,12 +6,13 @@ in between, so an activation lives exactly as long as some formula names it.
 
 import heapq
 import sys
+import threading
 
 import numpy as np
 
 from minidl.backend.layout import as_array, elementwise, is_stored_right
 from minidl.core.config import STATE
-from minidl.core.errors import GraphError, explained
+from minidl.core.errors import GraphError, describe, explained
 from minidl.core.guard import CLOCK, check_saved, written_since
 
 
@@ -47,15 +48,17 @@ class Cell:
         self.hooks = {}     # number -> function, called in order with the gradient
         self.keeper = None  # weak reference to the tensor whose .grad is to be kept
 
-    def apply(self, grad, shape):
+    def apply(self, grad):
         """Run the hooks on a gradient, then hand it to the tensor that asked to retain it."""
         for hook in tuple(self.hooks.values()):
             replacement = hook(grad)
-            if replacement is not None:
-                if replacement.shape != shape:
-                    raise explained(GraphError, "register_hook", "a hook must keep the gradient's shape.",
-                                    [f"gradient: {shape}", f"returned: {replacement.shape}"], "Return None to leave the gradient as it is.")
-                grad = replacement
+            if replacement is None:
+                continue
+            if getattr(replacement, "array", None) is None or replacement.shape != grad.shape or replacement.dtype != grad.dtype:
+                raise explained(GraphError, "register_hook", "a hook returns None or a gradient of the same shape and dtype.",
+                                [f"gradient: {describe(grad)}", f"returned: {describe(replacement)}"],
+                                "Return None to leave the gradient as it is.")
+            grad = replacement
         tensor = self.keeper and self.keeper()
         if tensor is not None:
             tensor.grad = grad if grad.requires_grad else _copy(grad, None)
@@ -181,7 +184,7 @@ def _apply_cells(node, grads_in):
     """Run the hooks of a node's outputs and keep the gradients that were asked to be kept."""
     for number, cell in node.cells.items():
         if grads_in[number] is not None:
-            grads_in[number] = cell.apply(grads_in[number], node.outputs[number][0])
+            grads_in[number] = cell.apply(grads_in[number])
 
 
 def run_node(node, grads_in, create_graph):
@@ -241,22 +244,26 @@ def _wrong_gradient(node, number, grad, shape):
                      [f"{name}: {shape}", f"grad_{name}: {grad.shape}"], fix)
 
 
+_SETTLING = threading.Lock()  # walks of several threads may end at one leaf
+
+
 def _settle(totals, create_graph, into):
     """The end of a walk: hand every leaf its sum, all together."""
-    leaves = [(leaf, leaf.cell.apply(grad, leaf.shape) if leaf.cell else grad) for leaf, grad in totals.items()]
+    leaves = [(leaf, leaf.cell.apply(grad) if leaf.cell else grad) for leaf, grad in totals.items()]
     totals.clear()
-    while leaves:
-        leaf, grad = leaves.pop()
-        if into is not None:
-            if leaf in into:
-                into[leaf] = grad
-        elif leaf.grad is None:
-            own = not create_graph and is_stored_right(grad.array) and references(grad) == _references_alone(grad)
-            leaf.grad = grad if own else _copy(grad, leaf)
-        elif create_graph:
-            leaf.grad = _plus(leaf.grad, grad, leaf)
-        else:
-            leaf.grad.array += grad.array
+    if into is not None:
+        into.update({leaf: grad for leaf, grad in leaves if leaf in into})
+        return
+    with _SETTLING:
+        while leaves:
+            leaf, grad = leaves.pop()
+            if leaf._grad is None:
+                own = not create_graph and is_stored_right(grad.array) and references(grad) == _references_alone(grad)
+                leaf._grad = grad if own else _copy(grad, leaf)
+            elif create_graph or not leaf._grad.array.flags.writeable:
+                leaf._grad = _plus(leaf._grad, grad, leaf)
+            else:
+                leaf._grad.array += grad.array
 
 
 def references(grad):

@@ -9,7 +9,9 @@ The stamp belongs to the array that owns the memory, so a write through any view
 """
 
 import contextlib
+import functools
 import itertools
+import types
 import weakref
 import zlib
 
@@ -39,9 +41,13 @@ def owner_of(array):
     """The array (or device memory) that owns the bytes a view shows."""
     if hasattr(array, "data") and hasattr(array.data, "mem"):
         return array.data.mem
-    while getattr(array, "base", None) is not None:
-        array = array.base
-    return array
+    while True:
+        if isinstance(array, memoryview):
+            array = array.obj
+        elif getattr(array, "base", None) is not None:
+            array = array.base
+        else:
+            return array
 
 
 def written(array, call):
@@ -119,18 +125,47 @@ def lifted(array):
 
 
 def saved_arrays(node):
-    """The arrays that a node keeps alive for its backward: what its closure names, and the saved output."""
+    """The arrays that a node keeps alive for its backward: what its closure reaches, and the saved output.
+
+    Looks through the ways in which Python code holds values: closures, default arguments, partial functions, bound
+    methods, lists, dicts and plain objects. It stops at graphs, modules and classes, and at strangers' big objects.
+    """
     found = [] if node.saved_output is None else [node.saved_output]
-    stack = [value for value in map(_content, getattr(node.backward, "__closure__", None) or ()) if value is not None]
-    while stack:
+    stack, seen = [node.backward], set()
+    while stack and len(seen) < 1000:
         value = stack.pop()
-        if hasattr(value, "array") and hasattr(value, "edge"):
+        if value is None or isinstance(value, _PLAIN) or id(value) in seen:
+            continue
+        seen.add(id(value))
+        if hasattr(value, "array") and hasattr(value, "edge"):  # a Tensor
             found.append(value.array)
-        elif isinstance(value, (tuple, list)):
-            stack.extend(value)
         elif hasattr(value, "strides") and hasattr(value, "dtype"):
             found.append(value)
+        else:
+            stack.extend(_held_by(value))
     return found
+
+
+_PLAIN = (str, bytes, int, float, complex, bool, slice, type, types.ModuleType, types.BuiltinFunctionType, np.dtype, np.generic)
+
+
+def _held_by(value):
+    """The values that a function, a container or an object holds."""
+    if isinstance(value, types.FunctionType):
+        cells = [_content(cell) for cell in value.__closure__ or ()]
+        return [*cells, *(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values()] if cells or value.__defaults__ else cells
+    if isinstance(value, functools.partial):
+        return [value.func, *value.args, *value.keywords.values()]
+    if isinstance(value, types.MethodType):
+        return [value.__func__, value.__self__]
+    if isinstance(value, (tuple, list, set, frozenset)):
+        return value
+    if isinstance(value, dict):
+        return value.values()
+    if hasattr(value, "outputs") and hasattr(value, "edges"):  # a Node
+        return ()
+    slots = [name for kind in type(value).__mro__ for name in getattr(kind, "__slots__", ()) if not name.startswith("__")]
+    return [*getattr(value, "__dict__", {}).values(), *(getattr(value, name, None) for name in slots)]
 
 
 def _content(cell):

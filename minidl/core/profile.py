@@ -6,6 +6,7 @@
 """
 
 import json
+import threading
 import weakref
 from time import perf_counter
 
@@ -37,6 +38,7 @@ class profile:  # noqa: N801 - reads like no_grad
         self._kept = {}      # the same for what nodes keep
 
     def __enter__(self):
+        self._thread = threading.get_ident()
         OBSERVERS.append(self._observe)
         WATCHERS.append(self._watch)
         self._started = perf_counter()
@@ -54,6 +56,8 @@ class profile:  # noqa: N801 - reads like no_grad
         return self.table[key]
 
     def _observe(self, call):
+        if threading.get_ident() != self._thread:
+            return
         if call.inside is not None:  # an op inside a backward: its time belongs to that backward's step
             for y in call.outputs:
                 self._count(y.array, call)

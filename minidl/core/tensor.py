@@ -10,7 +10,7 @@ import numpy as np
 from minidl.core import show
 from minidl.core.device import CPU, Device, device_of, move, on_cpu
 from minidl.core.dtypes import DTYPES, as_dtype, is_floating
-from minidl.core.errors import DTypeError, GraphError, explained
+from minidl.core.errors import DTypeError, GraphError, describe, explained
 from minidl.core.graph import Cell
 from minidl.core.guard import written
 from minidl.core.rng import draw_normal, draw_uniform
@@ -23,7 +23,7 @@ QUICK = {int, float}   # those, and the numbers that an op of two tensors takes 
 class Tensor:
     """An array that remembers how it was computed. Make one with minidl.tensor(...), not with this constructor."""
 
-    __slots__ = ("array", "requires_grad", "edge", "grad", "cell", "__weakref__")
+    __slots__ = ("array", "requires_grad", "edge", "_grad", "cell", "__weakref__")
     __array_ufunc__ = None  # so that `array * tensor` comes to __rmul__ here
 
     def __init_subclass__(cls):
@@ -34,7 +34,7 @@ class Tensor:
         self.array = array
         self.requires_grad = requires_grad
         self.edge = edge
-        self.grad = None
+        self._grad = None
         self.cell = None
 
     # --- what it is -------------------------------------------------------------------------------------------
@@ -152,6 +152,19 @@ class Tensor:
         self.array = value.array
         written(self.array, "x.data = ...")
 
+    @property
+    def grad(self):
+        """The gradient that has arrived at this leaf so far, or None."""
+        return self._grad
+
+    @grad.setter
+    def grad(self, value):
+        if value is not None and (not isinstance(value, Tensor) or value.shape != self.shape or value.dtype != self.dtype):
+            raise explained(GraphError, "x.grad = ...", "a gradient is None or a Tensor of its tensor's shape and dtype.",
+                            [f"tensor: {describe(self)}", f"gradient: {describe(value)}"],
+                            "Did you mean x.grad.copy_(...), or x.data = ...?")
+        self._grad = value
+
     def requires_grad_(self, requires_grad=True):
         """Say whether gradients are wanted for this leaf; returns the tensor."""
         if requires_grad and not is_floating(self.array.dtype):
@@ -248,8 +261,8 @@ class Tensor:
     def __and__(self, other): return ops.bitwise_and(self, other)
     def __or__(self, other): return ops.bitwise_or(self, other)
     def __xor__(self, other): return ops.bitwise_xor(self, other)
-    def __eq__(self, other): return ops.eq(self, other)
-    def __ne__(self, other): return ops.ne(self, other)
+    def __eq__(self, other): return False if other is None else ops.eq(self, other)
+    def __ne__(self, other): return True if other is None else ops.ne(self, other)
     def __lt__(self, other): return ops.lt(self, other)
     def __le__(self, other): return ops.le(self, other)
     def __gt__(self, other): return ops.gt(self, other)

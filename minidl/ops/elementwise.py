@@ -1,5 +1,7 @@
 """Arithmetic and functions of one element: y[k] depends on x[k] alone (and on what broadcasting puts beside it)."""
 
+import math
+
 import numpy as np
 
 from minidl.backend.layout import elementwise, empty, stored
@@ -203,7 +205,7 @@ def power_slope(x, other):
 def exponent_slope(x, other):
     """∂(x^o)/∂o = x^o · log x. At x = 0 and o ≥ 0 that is 0 · −∞: there x is replaced by 1, which gives 0."""
     if not isinstance(x, Tensor):
-        return x ** other * float(np.log(x)) if x > 0 else where(other >= 0, 0.0, np.nan if x else -np.inf)
+        return where(other >= 0, 0.0, -np.inf) if x == 0 else x ** other * (math.log(x) if x > 0 else math.nan)
     base = where((x == 0) & (other >= 0), 1, x)
     return base ** other * base.log()
 

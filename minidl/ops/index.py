@@ -139,6 +139,8 @@ def _plain(item, array):
     if isinstance(item, (list, range)):
         item = np.asarray([v.array if isinstance(v, Tensor) else v for v in item])
         item = item if item.size else item.astype(np.int64)
+    if isinstance(item, np.ndarray):
+        item = item.copy()  # the caller may write into his array before the backward has used it; a Tensor is guarded
     item = item.array if isinstance(item, Tensor) else np.asarray(item) if isinstance(item, (bool, np.generic)) else item
     if getattr(item, "dtype", None) is None or item.dtype.kind not in "bi" and (item.dtype.kind != "u" or item.dtype.itemsize == 1):
         raise explained(DTypeError, "x[...]", "an index is made of ints, slices, None, ..., integer arrays and boolean masks.",

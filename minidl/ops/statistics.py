@@ -67,10 +67,10 @@ def whole_dtype(array, dtype):
 
 
 def accumulate(call, array, axis, dtype):
-    """cumsum or cumprod of an array, in storage order; float16 adds up in float32."""
+    """cumsum or cumprod of an array, in storage order; narrow floats add up in float64, or a long sum would lose its digits."""
     if not array.ndim:
         return array.astype(dtype)
-    wide = float32 if dtype == float16 else dtype
+    wide = np.dtype(np.float64) if is_floating(dtype) else dtype
     with np.errstate(all="ignore"):  # what grows too big becomes inf or NaN without a word, as in PyTorch
         return stored(getattr(array_module(array), call)(array, axis, dtype=wide).astype(dtype, copy=False))
 
