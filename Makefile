@@ -70,13 +70,13 @@ $(VENV)/.made:
 	@touch $@
 
 $(VENV)/.for-demo: $(VENV)/.made $(PROJECT)
-	$(BIN)/python -m pip install --quiet --editable .
+	$(BIN)/python -m pip install --quiet --config-settings editable_mode=compat --editable .
 	@touch $@
 
 $(VENV)/.for-test: $(VENV)/.made $(PROJECT)
-	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	$(BIN)/python -m pip install --quiet --config-settings editable_mode=compat --editable '.[test]'
 	@touch $(VENV)/.for-demo $@
 
 $(VENV)/.for-ci: $(VENV)/.made $(PROJECT)
-	$(BIN)/python -m pip install --quiet --editable '.[test,ci]'
+	$(BIN)/python -m pip install --quiet --config-settings editable_mode=compat --editable '.[test,ci]'
 	@touch $(VENV)/.for-demo $(VENV)/.for-test $@
