@@ -23,7 +23,7 @@ setup(
     packages=[*find_packages(include=["minidl", "minidl.*"]), "minidl.kernels"],
     package_dir={"minidl.kernels": "kernels"},  # readable on their own at the top of the checkout
     package_data={
-        "minidl": ["*.json", "**/*.json", "**/*.html", "**/*.css", "**/*.js", "**/*.svg"],
+        "minidl": ["*.json", "**/*.json", "**/*.html", "**/*.css", "**/*.js", "**/*.svg", "**/*.safetensors"],
         "minidl.kernels": ["*.md", "*.cu", "*.cuh", "*.h", "*.cpp", "cpu/*.h", "cpu/*.cpp"],
     },
     install_requires=["numpy>=2.0", "safetensors", "click", "rich", "threadpoolctl"],
