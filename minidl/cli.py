@@ -11,6 +11,9 @@ import click
 COMMANDS = {  # name -> (module, what it does, for --help without loading the module)
     "step": ("minidl.commands.step", "Walk through the forward and the backward of a network, op by op."),
     "check": ("minidl.commands.check", "Check gradients against finite differences: every op, or your own."),
+    "summary": ("minidl.commands.summary", "What a network is made of: shapes, parameters, multiply-adds, memory, receptive fields."),
+    "models": ("minidl.commands.models", "List the networks, with parameters, multiply-adds, published errors and source."),
+    "verify": ("minidl.commands.verify", "Check a network's names, shapes, parameters and multiply-adds against the manifest."),
     "doctor": ("minidl.commands.doctor", "Show device, backends, versions and threads, and what is wrong with them."),
 }
 

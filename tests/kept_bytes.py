@@ -1,44 +1,12 @@
 """What each op keeps alive for its backward. `python -m tests.kept_bytes` prints the table; test_every_op.py asserts it."""
 
-import contextlib
-
-import numpy as np
-
+from minidl.core.count import kept_arrays
 from minidl.core.gradcheck import op_call
 from minidl.core.op import OPS
 from minidl.core.tensor import Tensor
 
 NONE = ("add", "sub", "neg", "sum", "mean", "reshape", "permute", "transpose", "expand", "cat", "stack", "pad", "narrow", "flip",
         "squeeze", "unsqueeze")
-
-
-def kept_arrays(node):
-    """{id: array} that this node's backward closure and saved output hold, each piece of memory once."""
-    found, seen = {}, set()
-
-    def look(value):
-        if id(value) in seen:
-            return
-        seen.add(id(value))
-        array = value.array if isinstance(value, Tensor) else value
-        if isinstance(array, np.ndarray):
-            while isinstance(array.base, np.ndarray):
-                array = array.base  # a view keeps the whole memory alive
-            found[id(array)] = array
-        elif isinstance(value, (list, tuple, set)):
-            for part in value:
-                look(part)
-        elif isinstance(value, dict):
-            for part in value.values():
-                look(part)
-        elif callable(value) and getattr(value, "__closure__", None):
-            for cell in value.__closure__:
-                with contextlib.suppress(ValueError):  # a name that was never bound
-                    look(cell.cell_contents)
-
-    look(node.backward)
-    look(node.saved_output)
-    return found
 
 
 def leaves_of(value):

@@ -74,9 +74,9 @@ def vgg(depth, batch_norm=False, **settings):
     return VGG(features, **settings)
 
 
-def small(**settings):
-    """The variant for 32×32 images."""
-    return {"small": True, "num_classes": 10, **settings}
+def small():
+    """The variant for 32×32 images and ten classes."""
+    return {"small": True, "num_classes": 10, "input": (3, 32, 32)}
 
 
 @published(IMAGE, SIMONYAN, "29.6 / 10.4", {"vgg11_small": small()})

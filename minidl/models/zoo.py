@@ -4,35 +4,39 @@ A family is a file beside this one. Its networks are classes whose __init__ is m
 functions marked @published, which is what `minidl models` lists.
 """
 
+import difflib
 import functools
 
 from minidl.core.errors import ArgumentError, explained
 from minidl.nn import init
 
-MODELS = {}  # name -> Model, in the order in which the families are imported
+MODELS = {}    # name -> Model, in the order in which the families are imported
+VARIANTS = {}  # the same for forms of them that have settings, and a name of their own
 
 
 class Model:
     """One published network: how to build it, and what its paper says."""
 
-    def __init__(self, make, input, source, errors, variants):
-        self.name = make.__name__
-        self.make = make          # (**settings) -> the network
-        self.input = input        # (C, H, W) of the images it was published for
+    def __init__(self, name, make, settings, input, source, errors, base=None):
+        self.name, self.make, self.settings = name, make, settings
+        self.input = input        # the shape of what goes in, without the batch: (C, H, W)
         self.source = source      # the paper
-        self.errors = errors      # published errors, as printed there
-        self.variants = variants  # settings under which manifest.json lists it too: {"googlenet_noaux": {"aux_logits": False}}
+        self.errors = errors      # published errors in %, top-1 / top-5 unless it says otherwise
+        self.base = base          # of a variant: the name of the network it is one of
 
-    @property
-    def doc(self):
-        """The first line of the constructor's docstring."""
-        return (self.make.__doc__ or "").strip().split("\n")[0]
+    def build(self, drawn=True, **settings):
+        """The network; without random numbers if it is not to be `drawn`: for counting, or for loading a file."""
+        if drawn:
+            return self.make(**{**self.settings, **settings})
+        with init.skipped():
+            return self.make(**{**self.settings, **settings})
 
 
 def published(input, source, errors="", variants=None, fit=None):
     """Register a constructor and give it `weights=`: a file that minidl.load() reads, with the names of its state dict.
 
-    `fit(state, settings)` may adapt both to each other before the network is built: heads that the file lacks, say.
+    `variants` gives settings a name of their own, {"resnet50_paper": {"variant": "paper"}}; `input` among them is another input.
+    `fit(state, settings)` may adapt a file and the settings to each other before the network is built: heads it lacks, say.
     """
 
     def register(make):
@@ -50,7 +54,11 @@ def published(input, source, errors="", variants=None, fit=None):
             network.load_state_dict(state)
             return network
 
-        MODELS[make.__name__] = Model(constructor, input, source, errors, variants or {})
+        name = make.__name__
+        MODELS[name] = Model(name, constructor, {}, input, source, errors)
+        for variant, settings in (variants or {}).items():
+            own = {key: value for key, value in settings.items() if key != "input"}
+            VARIANTS[variant] = Model(variant, constructor, own, settings.get("input", input), source, "", base=name)
         return constructor
 
     return register
@@ -87,3 +95,17 @@ def one_of(call, name, value, known):
         raise explained(ArgumentError, call, f"there is no such {name}.", [f"{name}: {value!r}", f"known: {', '.join(map(repr, known))}"],
                         "Choose one of these.")
     return value
+
+
+def listed():
+    """{name: Model} of every published network, each followed by its variants."""
+    return {m.name: m for model in MODELS.values() for m in (model, *(v for v in VARIANTS.values() if v.base == model.name))}
+
+
+def find(name, call="minidl.models"):
+    """The Model of a name; a misspelt one is answered with the nearest."""
+    if name not in MODELS and name not in VARIANTS:
+        near = difflib.get_close_matches(name, [*MODELS, *VARIANTS], 3, 0.5)
+        raise explained(ArgumentError, call, f"there is no model {name!r}.", [f"near: {', '.join(near)}"] if near else [],
+                        "`minidl models` lists them all.")
+    return MODELS.get(name) or VARIANTS[name]
