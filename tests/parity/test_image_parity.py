@@ -58,7 +58,7 @@ def test_interpolate_sequences():
 
 
 # the first four come out differently when positions are computed in float64
-@pytest.mark.parametrize("n, size", [(2, 82), (3, 123), (4, 98), (6, 74)] + [(n, size) for n in (7, 15, 28, 61) for size in (5, 29, 57, 127)])
+@pytest.mark.parametrize("n, size", [(2, 82), (3, 123), (4, 98), (6, 74)] + [(n, size) for n in (7, 15, 28) for size in (5, 29, 57, 127)])
 def test_nearest_reads_the_same_pixels(n, size):
     """PyTorch computes positions in float32: the rounding must be the same too."""
     check_line("F.interpolate(x, s, mode='nearest')", {"x": np.arange(float(n)).reshape(1, 1, 1, n), "s": (1, size)}, orders=0)
