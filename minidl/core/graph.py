@@ -197,7 +197,7 @@ def run_node(node, grads_in, create_graph):
     if written_since(node.age):
         check_saved(node)
     state = vars(STATE)  # this thread's own
-    recording, walking = STATE.recording, STATE.walking
+    recording, walking = state.get("recording", True), state.get("walking")
     state["recording"], state["walking"] = create_graph, node
     try:
         grads_out = node.backward(*grads_in) if node.saved_output is None else node.backward(*grads_in, node.op.wrap_output(node))
@@ -208,11 +208,11 @@ def run_node(node, grads_in, create_graph):
                 GraphError, f"{node.op.name}.backward", "one gradient per tensor input, in order.",
                 [f"inputs: {len(node.edges)} ({', '.join(node.op.tensors)})", f"gradients returned: {len(grads_out)}"],
                 "Return None for an input that has no gradient.")
+        kind = type(grads_in[0])  # Tensor; the graph does not know the class
         for edge, grad in zip(node.edges, grads_out):  # noqa: B905 - the lengths were just compared
             if edge is not None and grad is not None:
                 shape, dtype = edge[0].outputs[edge[1]] if type(edge) is tuple else (edge.array.shape, edge.array.dtype)
-                array = getattr(grad, "array", None)
-                if array is None or array.shape != shape or array.dtype is not dtype:
+                if type(grad) is not kind or grad.array.shape != shape or grad.array.dtype is not dtype:
                     return _fitted(node, grads_out)
         return grads_out
     finally:
