@@ -28,9 +28,9 @@ ROWS = [
     "minidl.core.op",
     "minidl.ops",
     "minidl.core minidl.nn minidl.optim",  # minidl.core here: what is built on the ops, like gradcheck
-    "minidl.models minidl.data minidl.train minidl.stepper minidl.bench minidl.lessons minidl.planted",
+    "minidl.models minidl.data minidl.train minidl.stepper minidl.bench minidl.planted",
     "minidl minidl.autograd minidl.cuda",  # the public doors
-    "minidl.commands",
+    "minidl.commands minidl.lessons",  # lessons are programs as users write them
     "minidl.cli",
     "minidl.__main__",
 ]
