@@ -53,30 +53,57 @@ A worked number:
      "more": how many others, "rest": their sum, "total", "stored", "agree": true | false, "text": all of it in one line}
 """
 
+import json
 import platform
 
 import numpy as np
 
-from minidl.stepper import source
+from minidl.stepper import doctor, source
+from minidl.stepper.opcheck import checked
 from minidl.stepper.text import safe
 from minidl.stepper.values import PICTURES, SIDE, Value, plain
+from minidl.stepper.worked import LIMIT, updated, worked_out
 
 FORMAT, VERSION = "minidl trace", 1
 AXES = {4: ["N", "C", "H", "W"], 2: ["N", "C"]}
 
 
-def describe(trace, side=SIDE, count=PICTURES):
-    """The whole trace as plain data; `side` and `count` say how large and how many its thumbnails may be."""
-    return Description(trace, side, count).whole()
+def describe(trace, budget=None, check=False, limit=LIMIT, progress=None):
+    """The whole trace as plain data.
+
+    `budget`: bytes of JSON to stay within, by way of smaller and fewer thumbnails (statistics are never dropped).
+    `check`: check every op by finite differences too. `limit`: elements of inputs up to which an op is worked out.
+    `progress(done, all)` is called after every step.
+    """
+    return fitted(Description(trace, check, limit, progress).whole(), trace, budget)
+
+
+def fitted(whole, trace, budget):
+    """Halve the thumbnails, then their number, until it all fits."""
+    side, count = SIDE, PICTURES
+    while budget and len(json.dumps(whole)) > budget and count:
+        side, count = (side // 2, count) if side > 7 else (side, count // 2)
+        for value, tensor in zip(whole.values, whole["tensors"], strict=True):
+            tensor["thumbnails"] = value.thumbnails(side, count) if count else None
+    if (side, count) != (SIDE, PICTURES):
+        whole["shrunk"] = [f"thumbnails are at most {side}×{side}, {count} of a tensor, to keep the file small" if count
+                           else "there are no thumbnails, to keep the file small"]
+    return dict(whole)
+
+
+class Whole(dict):
+    """A description, and the Values behind its tensors."""
+
+    values = ()
 
 
 class Description:
     """The tables that grow while the steps are described."""
 
-    def __init__(self, trace, side, count):
-        self.trace, self.side, self.count = trace, side, count
-        self.ids, self.tensors = {}, []   # id(Value) -> number
-        self.sources, self.ops = {}, {}
+    def __init__(self, trace, check, limit, progress):
+        self.trace, self.check, self.limit, self.progress = trace, check, limit, progress
+        self.ids, self.tensors, self.values = {}, [], []   # id(Value) -> number
+        self.sources, self.ops, self.numbers, self.checks = {}, {}, {}, {}
 
     def whole(self):
         """All of it."""
@@ -89,14 +116,17 @@ class Description:
             gradient = self.trace.gradients.get(id(value))
             self.tensors[self.ids[id(value)]]["gradient"] = gradient and self.tensor(gradient)
         kinds = ("forward", "backward", "update")
-        return {
+        whole = Whole({
             "format": FORMAT, "version": VERSION, "minidl": __version__,
             "made": {"python": platform.python_version(), "numpy": np.__version__, "system": f"{platform.system()} {platform.machine()}"},
             "title": list(self.trace.title), "error": self.trace.error,
             "counts": {kind: sum(step["kind"] == kind for step in steps) for kind in kinds},
             "seconds": {kind: plain(sum(step["seconds"] for step in steps if step["kind"] == kind)) for kind in kinds},
-            "shrunk": [], "doctor": [], "ops": self.ops, "sources": [{"file": f, "lines": list(lines)} for f, lines in self.sources],
-            "modules": self.trace.modules, "tensors": self.tensors, "steps": steps}
+            "shrunk": list(self.trace.shrunk), "doctor": doctor.findings(self.trace), "ops": self.ops,
+            "sources": [{"file": f, "lines": list(lines)} for f, lines in self.sources],
+            "modules": self.trace.modules, "tensors": self.tensors, "steps": steps})
+        whole.values = self.values
+        return whole
 
     # --- tensors ----------------------------------------------------------------------------------------------------
     def tensor(self, value):
@@ -105,13 +135,14 @@ class Description:
             return None
         if id(value) not in self.ids:
             self.ids[id(value)] = len(self.tensors)
+            self.values.append(value)
             facts = value.facts
             self.tensors.append({
                 "id": len(self.tensors), "name": value.name, "role": value.role, "shape": list(value.shape), "dtype": str(value.dtype),
                 "device": value.device, "axes": axes(value), "made_by": value.made_by.step if value.made_by else None,
                 "of": None, "gradient": None,
                 "facts": facts and {k: v if isinstance(v, (int, str)) else plain(v) for k, v in facts.items()},
-                "histogram": value.histogram, "thumbnails": value.thumbnails(self.side, self.count), "corner": value.corner})
+                "histogram": value.histogram, "thumbnails": value.thumbnails(), "corner": value.corner})
             if value.of is not None:
                 self.tensors[self.ids[id(value)]]["of"] = self.tensor(value.of)
         return self.ids[id(value)]
@@ -130,9 +161,31 @@ class Description:
             "settings": {name: setting_text(value) for name, value in item.settings.items()}, "seconds": plain(item.seconds),
             "call": source.call(item),
             "source": {"forward": self.source(source.forward(item)), "backward": self.source(source.backward(item))},
-            "flags": [], "worked": [], "check": None}
+            "flags": [{**flag, "tensor": self.tensor(flag["tensor"])} for flag in doctor.flags(item)],
+            "worked": self.worked(item), "check": self.checked(item)}
         self.op(item.op)
+        if self.progress:
+            self.progress(item.step, len(self.trace.steps))
         return common | getattr(self, item.kind)(item)
+
+    def worked(self, item):
+        """The worked numbers of a step, with the number of the tensor that each is an element of."""
+        if item.kind == "update":
+            return [{**row, "tensor": self.tensor(self.trace.find(row["of"]))} for row in updated(item)]
+        if item.step not in self.numbers:
+            self.numbers.update(worked_out(item.forward, self.limit))
+        tensors = {f"grad_{part.argument}": part.grad for part in item.contributions} if item.kind == "backward" else {
+            "y" if len(item.outputs) == 1 else f"y[{k}]": y for k, y in enumerate(item.outputs)}
+        return [{**row, "tensor": self.tensor(tensors[row["of"]])} for row in self.numbers.pop(item.step, ()) if row["of"] in tensors]
+
+    def checked(self, item):
+        """The check of a step's op: made with the forward step, kept for the steps back through it."""
+        if item.kind == "update" or not (self.check or "check" in item.forward.stored):
+            return None
+        if id(item.forward) not in self.checks:
+            found = checked(item.forward)
+            self.checks[id(item.forward)] = found if isinstance(found, dict) else None
+        return self.checks[id(item.forward)]
 
     def forward(self, item):
         """What only a forward step has."""

@@ -30,7 +30,7 @@ class Forward:
         self.is_leaf_module = False   # does the module at `path` consist of nothing but its own ops?
         self.backward_code = getattr(getattr(node, "backward", None), "__code__", None)
         self.kept = kept(node)        # [(name in the backward, bytes)]: what the node keeps alive for its backward
-        self.stored = {}              # what a saved trace said of it: its sources
+        self.stored = {}              # what a saved trace said of it
 
     label = property(lambda self: f"op{self.number}" if self.number else self.op.name)
     forward = property(lambda self: self)
@@ -62,12 +62,12 @@ class Backward:
         self.seconds = seconds
         self.number = None            # its place among the backward steps, from 1
         self.step = None              # its place among all steps, from 1
+        self.stored = {}              # what a saved trace said of it
 
     op = property(lambda self: self.forward.op)
     path = property(lambda self: self.forward.path)
     site = property(lambda self: self.forward.site)
     settings = property(lambda self: self.forward.settings)
-    stored = property(lambda self: self.forward.stored)
     label = property(lambda self: f"back{self.number}")
 
 
