@@ -1,0 +1,240 @@
+// The stage: an op with its inputs on the left, its parameters below, its outputs on the right. Going back, every
+// tensor shows its gradient too, and the arrows turn. An element chosen in one tensor lights up what it meets in the others.
+
+import { append, arrow, byId, el, fill, num, shapeText } from "./dom.js";
+import { forwardOf, sentenceOf, settingsText, tensorOf, titleOf, trace } from "./data.js";
+import { boxAt, boxOf, draw, legend, plan, rectangles, roles, shownValue, sizeOf } from "./picture.js";
+import { pane, update, view } from "./state.js";
+import { windows } from "./windows.js";
+import { formula } from "./formula.js";
+
+const pictures = []; // {canvas, over, tensor, layout, argument}: what can light up
+let chosen = null;   // {argument, box, tensor}
+
+export function startStage() {
+  pane((now, before) => {
+    if (now.place !== before.place || !pictures.drawn) render();
+    else if (now.tensor !== before.tensor) mark();
+    if (now.at !== before.at || now.place !== before.place) fromView();
+  });
+  let waiting = 0;
+  new ResizeObserver(() => { clearTimeout(waiting); waiting = setTimeout(() => { render(); fromView(); }, 60); }).observe(byId("stage"));
+}
+
+function render() {
+  const step = trace.steps[view.place], slots = slotsOf(step);
+  pictures.length = 0;
+  pictures.drawn = true;
+  heading(step);
+  const stage = byId("stage"), wide = stage.clientWidth, high = stage.clientHeight;
+  const left = slots.filter((s) => s.side === "in"), below = slots.filter((s) => s.side === "parameter"), right = slots.filter((s) => s.side === "out");
+  stage.dataset.kind = step.kind;
+  const column = Math.max(150, (wide - 110) / 3);
+  const room = (list, above) => Math.max(96, (high - above) / Math.max(1, list.length) - 12);
+  const cards = (list, above, share = 1) => list.map((slot) => card(slot, step, column * share - 30, room(list, above)));
+  const head = el("div", { class: "op", role: "group", "aria-label": `operation ${step.op}` },
+    el("strong", {}, step.op), settingsText(step) ? el("span", { class: "settings" }, settingsText(step)) : null,
+    constants(step));
+  const pair = below.length > 1;
+  fill(stage,
+    el("div", { class: "side left" }, cards(left, 10)),
+    el("div", { class: "flow", "aria-hidden": "true" }, step.kind === "backward" ? "←" : "→"),
+    el("div", { class: "side middle" }, head,
+      below.length ? el("div", { class: "up", "aria-hidden": "true" }, step.kind === "backward" ? "↓" : "↑") : null,
+      el("div", { class: pair ? "parameters pair" : "parameters" }, below.map((slot) => card(slot, step, pair ? column / 2 - 22 : column - 30, high - 120)))),
+    el("div", { class: "flow", "aria-hidden": "true" }, step.kind === "backward" ? "←" : "→"),
+    el("div", { class: "side right" }, cards(right, 10)));
+  mark();
+}
+
+// What stands where: {side, argument, tensor, gradient, part}.
+export function slotsOf(step) {
+  if (step.kind === "update") return step.parameters.slice(0, 3).flatMap((row) => [
+    { side: "in", argument: "grad", tensor: row.gradient, gradient: null },
+    { side: "out", argument: "new", tensor: row.after, gradient: null }]);
+  const forward = forwardOf(step);
+  const role = (id) => ["parameter", "buffer"].includes(tensorOf(id)?.role);
+  if (step.kind === "forward" || !forward) {
+    return [...step.inputs.filter((x) => x.tensor !== null).map((x) => ({ side: role(x.tensor) ? "parameter" : "in", argument: x.argument, tensor: x.tensor, gradient: null })),
+      ...step.outputs.filter((y) => y.tensor !== null).map((y) => ({ side: "out", argument: y.argument, tensor: y.tensor, gradient: null }))];
+  }
+  const parts = new Map(step.parts.map((part) => [part.argument, part]));
+  const given = new Map(step.inputs.map((g) => [tensorOf(g.tensor)?.of, g.tensor]));
+  return [...forward.inputs.filter((x) => x.tensor !== null).map((x) => {
+    const part = parts.get(x.argument);
+    return { side: role(x.tensor) ? "parameter" : "in", argument: x.argument, tensor: x.tensor, gradient: part ? part.tensor : null, part };
+  }), ...forward.outputs.map((y, k) => ({ side: "out", argument: y.argument, tensor: y.tensor,
+    gradient: given.get(y.tensor) ?? step.inputs[k]?.tensor ?? null }))];
+}
+
+// Numbers among the inputs: x * 2.
+function constants(step) {
+  const numbers = (forwardOf(step) ?? step).inputs.filter((x) => x.tensor === null && x.text && x.text !== "None");
+  return numbers.map((x) => el("span", { class: "settings" }, `${x.argument} = ${x.text}`));
+}
+
+function heading(step) {
+  const total = trace.counts[step.kind], forward = forwardOf(step), number = trace.page.tex[step.op] ?? -1;
+  byId("where").dataset.kind = step.kind;
+  fill(byId("where"),
+    el("span", { class: "way" }, `${arrow(step.kind)} ${step.kind} ${step.number} of ${total}`),
+    el("h1", {}, el("bdi", {}, titleOf(step))),
+    el("span", { class: "signature" }, signature(step, forward)),
+    step.flags.map((flag) => el("span", { class: "badge bad" }, `! ${flag.kind}`)));
+  const line = trace.ops[step.op];
+  const told = step.kind === "backward" ? line?.gradient : line?.summary;
+  fill(byId("idea"), step.kind === "forward" && number >= 0 ? formula(number, line.formula.join(" ")) : null,
+    el("p", {}, el("b", {}, step.kind === "backward" ? "Backward: " : ""), told ?? ""));
+  fill(byId("says"), sentenceOf(view.place));
+}
+
+function signature(step, forward) {
+  const shape = (x) => (x.tensor === null ? x.text : shapeText(tensorOf(x.tensor).shape));
+  if (step.kind === "update") return "";
+  const source = forward ?? step, before = source.inputs.filter((x) => x.tensor !== null || x.text !== "None").map(shape).join(", ");
+  return `${step.path ? `${step.op}   ` : ""}${before} ${step.kind === "backward" ? "←" : "→"} ${source.outputs.map(shape).join(", ")}`;
+}
+
+// --- one tensor ------------------------------------------------------------------------------------------------------
+function card(slot, step, wide, high) {
+  const tensor = tensorOf(slot.tensor), gradient = tensorOf(slot.gradient), back = step.kind === "backward";
+  const named = back ? gradient ?? tensor : tensor;
+  const both = back && gradient && tensor?.thumbnails && gradient.thumbnails;
+  const width = both ? (wide - 14) / 2 : wide, height = high - 84;
+  const body = el("div", { class: "views" });
+  if (!back) body.append(look(tensor, slot.argument, width, height, null));
+  else {
+    body.append(gradient ? look(gradient, slot.argument, width, height, both ? `grad_${slot.argument}` : null)
+      : el("p", { class: "quiet none" }, "no gradient asked for"));
+    if (both) body.append(look(tensor, slot.argument, width, height, `value of ${slot.argument}`));
+  }
+  return el("section", { class: `card${back ? " back" : ""}`, "data-tensor": named?.id, "aria-label": `${slot.argument}: ${named?.name ?? ""}`, click: () => select(named) },
+    el("header", {}, el("b", { class: "argument" }, back && gradient ? `grad_${slot.argument}` : slot.argument),
+      el("bdi", { class: "name", title: tensor?.name }, tensor?.name ?? ""), el("span", { class: "shape" }, shapeText(tensor?.shape ?? []))),
+    slot.part && slot.part.count !== 1 ? contribution(slot.part) : null,
+    body, facts(named));
+}
+
+function contribution(part) {
+  const of = part.count ? ` of ${part.count}` : "", sum = tensorOf(part.after)?.facts;
+  const rest = part.complete ? "its gradient is complete" : `${part.count ? part.count - part.index : "more"} still to come`;
+  return el("p", { class: "share" }, `contribution ${part.index}${of}: ${rest}${sum ? `, sum so far ≤ ${num(sum.absmax)}` : ""}`);
+}
+
+function facts(tensor) {
+  const f = tensor?.facts;
+  if (!f) return el("p", { class: "facts quiet" }, "not recorded");
+  const odd = [f.nan ? `${f.nan} NaN` : "", f.inf ? `${f.inf} ∞` : ""].filter(Boolean).join(", ");
+  if (f.size === 1) return el("p", { class: "facts" }, `value ${num(f.min, 5)}`, odd ? el("b", { class: "bad" }, ` ${odd}`) : null);
+  return el("p", { class: "facts" }, `${num(f.min)} … ${num(f.max)}   μ ${num(f.mean, 2)}   σ ${num(f.std, 2)}`, odd ? el("b", { class: "bad" }, `  ${odd}`) : null);
+}
+
+// A picture with its scale; a single number where there is nothing to draw.
+function look(tensor, argument, width, height, label) {
+  const caption = label ? el("span", { class: "caption" }, label) : null;
+  if (!tensor) return el("div", { class: "look" }, caption);
+  if (tensor.facts?.size === 1) return el("div", { class: "look" }, caption, el("output", { class: "scalar" }, num(tensor.facts.mean ?? tensor.facts.min, 5)));
+  if (!tensor.thumbnails) return el("div", { class: "look" }, caption, numbers(tensor));
+  const layout = plan(tensor, Math.max(60, width), Math.max(40, height - (label ? 18 : 0)));
+  const canvas = el("canvas", { "aria-hidden": "true" }), over = el("svg:svg", { class: "over", "aria-hidden": "true" });
+  const [w, h] = draw(canvas, tensor, layout);
+  over.setAttribute("width", w);
+  over.setAttribute("height", h);
+  const entry = { canvas, over, tensor, layout, argument };
+  const frame = el("div", {
+    class: "frame", tabindex: "0", role: "application", "aria-label": `picture of ${tensor.name}; arrow keys choose an element`, "aria-roledescription": "heat map",
+    pointermove: (event) => hover(entry, event), pointerleave: () => fromView(), keydown: (event) => arrows(entry, event),
+    click: (event) => { event.stopPropagation(); pin(entry, event); } }, canvas, over);
+  entry.frame = frame;
+  pictures.push(entry);
+  const { shown, total } = tensor.thumbnails;
+  return el("div", { class: "look" }, caption, frame, legend(tensor),
+    total > shown.length ? el("p", { class: "legend" }, `${shown.length} of ${total} ${tensor.thumbnails.kind === "tiles" ? "filters" : "channels"}`) : null);
+}
+
+function numbers(tensor) {
+  if (!tensor.corner) return el("p", { class: "quiet" }, shapeText(tensor.shape));
+  return el("table", { class: "corner" }, el("tbody", {}, tensor.corner.values.slice(0, 4).map((row) => el("tr", {}, row.slice(0, 4).map((v) => el("td", {}, num(v, 2)))))));
+}
+
+// --- choosing an element -----------------------------------------------------------------------------------------------
+function select(tensor) {
+  if (tensor && view.tensor !== tensor.id) update({ tensor: tensor.id, at: null });
+}
+
+function mark() {
+  for (const element of byId("stage").querySelectorAll("[data-tensor]"))
+    element.classList.toggle("selected", Number(element.dataset.tensor) === view.tensor);
+}
+
+function pointed(entry, event) {
+  const box = entry.canvas.getBoundingClientRect();
+  return boxAt(entry.tensor, entry.layout, (event.clientX - box.left) * entry.canvas.clientWidth / box.width, (event.clientY - box.top) * entry.canvas.clientHeight / box.height);
+}
+
+function hover(entry, event) {
+  const box = pointed(entry, event);
+  if (box) light(entry, box);
+}
+
+function pin(entry, event) {
+  const box = pointed(entry, event);
+  if (box) update({ tensor: entry.tensor.id, at: box.map(([lo]) => lo) });
+  entry.frame.focus({ preventScroll: true });
+}
+
+// The element that the view names, if its tensor stands on the stage.
+function fromView() {
+  const entry = pictures.find((p) => p.tensor.id === view.tensor);
+  if (entry && view.at) light(entry, view.at.map((k) => [k, k + 1]));
+  else { chosen = null; dark(); }
+}
+
+function arrows(entry, event) {
+  const role = roles(entry.tensor), axis = { ArrowUp: role.down, ArrowDown: role.down, ArrowLeft: role.across, ArrowRight: role.across,
+    PageUp: role.over, PageDown: role.over }[event.key];
+  if (axis === undefined || event.ctrlKey || event.metaKey) return;
+  event.preventDefault();
+  event.stopPropagation();
+  if (axis === null) return;
+  const here = view.tensor === entry.tensor.id && view.at ? view.at : entry.tensor.shape.map(() => 0);
+  const by = /Up|Left/.test(event.key) ? -1 : 1, fresh = view.tensor !== entry.tensor.id || !view.at;
+  const at = here.map((k, n) => n === axis && !fresh ? Math.max(0, Math.min(entry.tensor.shape[n] - 1, k + by)) : k);
+  update({ tensor: entry.tensor.id, at });
+  byId("polite").textContent = byId("picked").textContent;
+}
+
+function light(entry, box) {
+  const forward = forwardOf(trace.steps[view.place]) ?? trace.steps[view.place];
+  chosen = { argument: entry.argument, box };
+  const found = windows(forward, entry.argument, box, tensorOf);
+  for (const other of pictures) {
+    const mine = other.argument === entry.argument ? box : found[other.argument];
+    outline(other, mine, other.argument === entry.argument ? "chosen" : "window");
+  }
+  const words = Object.entries(found).map(([name, part]) => `${name}[${boxText(part)}]`);
+  const back = entry.tensor.role === "gradient", name = `${back ? "grad_" : ""}${entry.argument}`;
+  byId("picked").textContent = `${name}[${boxText(box)}] = ${shownValue(entry.tensor, box)}${words.length ? `   meets   ${words.join(",  ")}` : ""}`;
+}
+
+const boxText = (box) => box.map(([lo, hi]) => (hi - lo === 1 ? lo : `${lo}:${hi}`)).join(", ");
+
+function outline(entry, box, kind) {
+  const drawn = box ? rectangles(entry.tensor, entry.layout, box) : [];
+  fill(entry.over, drawn.slice(0, 64).map(([x, y, w, h]) => [
+    el("svg:rect", { x: x + 0.5, y: y + 0.5, width: Math.max(2, w - 1), height: Math.max(2, h - 1), class: `${kind} halo` }),
+    el("svg:rect", { x: x + 0.5, y: y + 0.5, width: Math.max(2, w - 1), height: Math.max(2, h - 1), class: kind })]));
+}
+
+function dark() {
+  for (const entry of pictures) entry.over.replaceChildren();
+  byId("picked").textContent = pictures.length ? "Point at an element, or focus a picture and use the arrow keys: what it meets lights up." : "";
+}
+
+// [ and ]: the tensors of the stage, one after the other.
+export function nextTensor(direction) {
+  const ids = [...new Set([...byId("stage").querySelectorAll("[data-tensor]")].map((e) => Number(e.dataset.tensor)))];
+  if (!ids.length) return;
+  const at = ids.indexOf(view.tensor);
+  update({ tensor: ids[(at < 0 ? (direction > 0 ? 0 : ids.length - 1) : at + direction + ids.length) % ids.length], at: null });
+}
