@@ -7,6 +7,7 @@ numbers, and the implementations. Numbers have few digits, so that a page is the
 
 import ast
 import inspect
+import re
 import sys
 from pathlib import Path
 
@@ -45,10 +46,17 @@ def page(op):
         f"## Source\n\nIn {link(op)}: arrays down to `def backward`, Tensors inside it.",
         fenced("python", inspect.getsource(op.forward)),
         f"## Worked example\n\n{worked_example(op)}" if op.examples else "",
+        by_hand(op),
         f"## Implementations\n\n{implementations(op)}",
         "<sub>Written by `make docs` from the registry; edit the op, not this page.</sub>",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def by_hand(op):
+    """What docs/by_hand/ tells about an op: a page written by hand, as a section of the op's page."""
+    path = ROOT / "docs" / "by_hand" / f"{op.name}.md"
+    return re.sub(r"^(#+) ", r"#\1 ", path.read_text(encoding="utf-8"), flags=re.MULTILINE).strip() if path.exists() else ""
 
 
 def index():
@@ -77,8 +85,9 @@ def fenced(language, text):
 
 
 def worked_example(op):
-    """The op's first example: the call, its inputs, its output, and the gradients for a gradient of y."""
-    args, settings = op.examples[0].build()
+    """The op's smallest example: the call, its inputs, its output, and the gradients for a gradient of y."""
+    built = [example.build() for example in op.examples]
+    args, settings = min(built, key=lambda call: sum(np.size(value) for value in [*call[0], *call[1].values()] if hasattr(value, "size")))
     named, written = {}, []
     for name, value in [*zip(inspect.signature(op.forward).parameters, args, strict=False), *settings.items()]:
         value, text = as_input(name, value, named)

@@ -154,7 +154,7 @@ def test_im2col_and_col2im_give_the_numbers_of_their_docstrings():
 
 
 def test_the_page_on_im2col_shows_what_is_computed():
-    failed, tried = doctest.testfile(str(Path(__file__).resolve().parents[1] / "docs/im2col.md"), module_relative=False)
+    failed, tried = doctest.testfile(str(Path(__file__).resolve().parents[1] / "docs/by_hand/conv2d.md"), module_relative=False)
     assert tried > 15 and failed == 0
 
 

@@ -2,7 +2,7 @@
 
 windows() is the idea as a view that copies nothing; im2col() lays it out as a matrix; add_windows() and col2im() are
 their transposes: what a window took from a pixel, its gradient gives back to that pixel, and overlaps add up.
-docs/im2col.md works through a 4×4 image.
+docs/ops/conv2d.md works through a 4×4 image.
 """
 
 from minidl.backend.layout import empty
