@@ -11,7 +11,7 @@ PROJECT := setup.py pyproject.toml
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test ci lint docs docs-check architecture package parity bench clean
+.PHONY: help demo test slow ci lint docs docs-check architecture package parity bench clean
 
 help:  ## what there is to make
 	@sed -n 's/^\([a-z-]*\):.*##/  make \1\t/p' Makefile | expand -t 20
@@ -20,9 +20,12 @@ demo: $(VENV)/.for-demo  ## watch a backward pass, op by op (ends by itself with
 	@if [ -t 0 ] && [ -t 1 ]; then $(BIN)/python -m minidl step; else $(BIN)/python -m minidl step -c "$(STEPS)"; fi
 
 test: $(VENV)/.for-test  ## the test suite
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 -m "not slow"
 
-ci: lint architecture test docs-check package parity  ## everything: lint, architecture, suite, docs, package, parity
+slow: $(VENV)/.for-test  ## the tests that take longer: large networks
+	$(BIN)/python -m pytest -n 2 -m slow
+
+ci: lint architecture test slow docs-check package parity  ## everything: lint, architecture, suite, docs, package, parity
 	@echo "make ci: all of it passed."
 
 lint: $(VENV)/.for-ci  ## ruff
