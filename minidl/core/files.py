@@ -18,6 +18,8 @@ from minidl.core.tensor import Tensor
 
 METADATA = "__metadata__"      # the name under which an .npz file keeps its metadata, as JSON
 BOMB = 200                     # an .npz may unpack to so many times its size: zeros do, but not to more
+LETTERS = {"float64": "F64", "float32": "F32", "float16": "F16", "int64": "I64", "int32": "I32", "int16": "I16", "int8": "I8",
+           "uint8": "U8", "bool": "BOOL"}  # what .safetensors calls the element types
 HEADER = 100 * 2**20           # the longest description of tensors that a .safetensors file may begin with
 
 
@@ -131,11 +133,21 @@ def write_complete(path, write):
 # --- the two formats ----------------------------------------------------------------------------------------------------
 
 def write_safetensors(file, arrays, words):
-    """Eight bytes of length, a JSON description, the bytes of all tensors."""
-    from safetensors.numpy import save as as_bytes
+    """Eight bytes of length, a JSON description, the bytes of all tensors: by hand, so that order and bytes are always the same.
 
-    order = {"minidl.order": json.dumps(list(arrays))}  # the format sorts by alignment and name
-    file.write(as_bytes(arrays, metadata={**order, **words}))
+    Wide elements come first, so that every tensor starts at a multiple of its element's size: readers map them as they are.
+    """
+    places, end = {}, 0
+    for name in sorted(arrays, key=lambda name: -arrays[name].itemsize):
+        places[name] = (end, end + arrays[name].nbytes)
+        end += arrays[name].nbytes
+    described = {name: {"dtype": LETTERS[array.dtype.name], "shape": list(array.shape), "data_offsets": list(places[name])}
+                 for name, array in arrays.items()}
+    text = json.dumps({**({METADATA: words} if words else {}), **described}, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    file.write(len(text).to_bytes(8, "little") + text)
+    for name in places:
+        file.write(arrays[name].data if arrays[name].size else b"")
 
 
 def read_safetensors(path, size):
@@ -144,6 +156,7 @@ def read_safetensors(path, size):
 
     with open(path, "rb") as file:
         length = int.from_bytes(file.read(8), "little")
+        text = file.read(min(length, HEADER))
     if size < 8 or length > min(size - 8, HEADER):
         raise unreadable(path, "the file is shorter than it says, or no .safetensors file.",
                          [f"size: {size} bytes", f"its first 8 bytes promise a description of {length} bytes"],
@@ -151,22 +164,12 @@ def read_safetensors(path, size):
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             words = dict(file.metadata() or {})
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dictionary
+            names = [name for name in json.loads(text) if name != METADATA]  # the library sorts them
+            return {name: file.get_tensor(name) for name in names}, words
     except (safetensors.SafetensorError, AttributeError, TypeError, KeyError, ValueError) as error:
         raise unreadable(path, "the description does not fit the bytes, or names an element type that NumPy lacks.",
                          [f"size: {size} bytes", f"{type(error).__name__}: {error}"],
                          "Was the download cut off? bfloat16 and float8 must be converted where the file was made.") from None
-    order = words.pop("minidl.order", None)
-    return in_order(arrays, order), words
-
-
-def in_order(arrays, order):
-    """The arrays in the order that was saved; in the file's own if none was, or if it names others."""
-    try:
-        names = json.loads(order) if order else []
-    except ValueError:
-        names = []
-    return {name: arrays[name] for name in names} if isinstance(names, list) and set(map(str, names)) == set(arrays) else arrays
 
 
 def write_npz(file, arrays, words):
