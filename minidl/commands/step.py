@@ -1,69 +1,120 @@
-"""`minidl step`: walk through the shipped tiny network, or through a script of your own."""
+"""`minidl step`: walk through the network that comes with minidl, a network of minidl.models, a script, or a saved trace."""
 
+import os
 import sys
 
 import click
 
+from minidl.core.errors import MinidlError
+
+
+def size(context, parameter, value):
+    """A number of bytes: 4MB, 500kB, 1000000."""
+    text, scale = value.strip().lower().removesuffix("b"), 1
+    for unit, factor in (("k", 10**3), ("m", 10**6), ("g", 10**9)):
+        if text.endswith(unit):
+            text, scale = text[:-1], factor
+    try:
+        found = int(float(text) * scale)
+    except (ValueError, OverflowError):
+        raise click.BadParameter(f"{value!r} is no size; write it as 4MB or 500kB.") from None
+    if found < 10_000:
+        raise click.BadParameter("a trace needs 10kB at least.")
+    return found
+
 
 @click.command()
-@click.argument("script", required=False, type=click.Path(exists=True, dir_okay=False))
+@click.argument("what", required=False, metavar="[MODEL|SCRIPT.py|TRACE.zip]")
 @click.argument("arguments", nargs=-1)
-@click.option("-c", "commands", metavar="COMMANDS", help='Run these instead of asking: "c back; n; ck; q".')
-@click.option("--seed", default=0, show_default=True, help="Of the shipped network's weights and points.")
-def command(script, arguments, commands, seed):
+@click.option("-c", "commands", metavar="COMMANDS", help='Run these instead of asking: "b nan; c; why".')
+@click.option("--image", type=click.Path(exists=True, dir_okay=False), help="A picture of your own: PNG or JPEG (with Pillow), or .npy.")
+@click.option("--batch", type=click.IntRange(1, 64), help="How many pictures. [default: 2, or 1 for large ones]")
+@click.option("--seed", default=0, show_default=True, help="Of random weights and of the drawn pictures.")
+@click.option("--save", "save_to", metavar="FILE", type=click.Path(dir_okay=False),
+              help="Write the trace; `minidl step FILE` opens it again.")
+@click.option("--html", metavar="FILE", type=click.Path(dir_okay=False), help="Write the trace as one offline page.")
+@click.option("--check", type=click.Choice(["off", "fast", "full"]), default="off", show_default=True,
+              help="For --save and --html: check every op's gradients too, on a corner of large inputs or on all.")
+@click.option("--budget", default="4MB", show_default=True, callback=size, help="How large the file may be; pictures shrink to fit.")
+def command(what, arguments, commands, image, batch, seed, save_to, html, check, budget):
     """Walk through the forward and the backward of a network, op by op.
 
-    Without SCRIPT: a tiny network that comes with minidl. With it: everything that the script runs.
+    Without an argument: a small residual network that comes with minidl, trained on drawn shapes. `tiny` is a perceptron
+    of ten ops; other names are networks of minidl.models, with random weights. SCRIPT.py: everything that it runs.
     """
-    from minidl.stepper.terminal import explore
-
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal without Unicode shows ? instead of failing
-    trace, title, cursor = record_script(script, arguments) if script else record_tiny(seed)
-    explore(trace, commands, title, cursor)
-    if trace.error:
+    try:
+        trace = recorded(what, arguments, image, batch, seed)
+        written = write(trace, save_to, html, check, budget)
+    except MinidlError as error:
+        click.echo(str(error), err=True)
+        sys.exit(2)
+    if not written or commands:
+        explore(trace, commands)
+    if trace.error and not is_trace(what):
         sys.exit(1)
 
 
-def record_tiny(seed):
-    """One forward and backward of the shipped network."""
-    from minidl.models.tiny import TinyNet, points
-    from minidl.stepper import step
+def recorded(what, arguments, image, batch, seed):
+    """The trace that the arguments ask for."""
+    from minidl.stepper import subjects
 
-    net, (x, labels) = TinyNet(seed), points(8, seed)
-    with step(net) as trace:
-        loss = net.loss(x, labels)
-        loss.backward()
-    title = [f"TinyNet: two hidden layers and a skip, 8 points of 3 classes. Weights are random (seed {seed}): loss {loss.item():.2f}.",
-             f"{len(trace.forwards)} ops forward, {len(trace.backwards)} steps back.   n next   c back to the backward   h help   q quit"]
-    return trace, title, 0
+    if what is not None and os.path.isfile(what):
+        if is_trace(what):
+            from minidl.stepper.container import load
 
-
-def record_script(script, arguments):
-    """Everything that a script runs, as far as it gets; if it fails, its last step comes first."""
-    import os
-    import runpy
-    import traceback
-
-    from minidl.stepper import step
-    from minidl.stepper.text import safe
-
-    before = sys.argv, sys.path[0]
-    sys.argv, sys.path[0] = [script, *arguments], os.path.dirname(os.path.abspath(script))
-    trace = None
+            return load(what)
+        return subjects.record_script(what, arguments)
+    if what is not None and what.endswith((".py", ".zip")):
+        raise click.UsageError(f"there is no file {what}.")
+    if arguments:
+        raise click.UsageError("only a script takes arguments.")
+    if what == "tiny":
+        return subjects.record_tiny(seed)
+    progress = subjects.Progress(f"recording {what or 'ShapeNet'}:")
     try:
-        with step() as trace:
-            runpy.run_path(script, run_name="__main__")
-    except SystemExit as stop:
-        if not stop.code:
-            trace.error = ""
-    except Exception:  # the user's own: trace.error names it, and the steps before it are what they want to see
-        traceback.print_exc()
+        if what in (None, "shapes"):
+            return subjects.record_shapes(batch or 2, seed, image, progress)
+        return subjects.record_model(what, batch, seed, image, progress)
     finally:
-        sys.argv, sys.path[0] = before
-    title = [f"{safe(script)}: {len(trace.forwards)} ops forward, {len(trace.backwards)} steps back. h help, q quit."]
-    if not trace.error:
-        return trace, title, 0
-    title.append(f"It stopped. {safe(trace.error.splitlines()[0])} The last step before that:")
-    return trace, title, max(0, len(trace.steps) - 1)
+        progress.done()
+
+
+def is_trace(path):
+    """Is this a saved trace, not a script? By its first bytes."""
+    if path is None or not os.path.isfile(path):
+        return False
+    with open(path, "rb") as file:
+        return file.read(4) in (b"PK\x03\x04", b"PK\x05\x06") or path.endswith(".zip")
+
+
+def write(trace, save_to, html, check, budget):
+    """Write the files that were asked for, and say so on stderr; were any?"""
+    from minidl.stepper.subjects import Progress
+    from minidl.stepper.text import byte_size
+
+    check = {"off": False, "fast": True, "full": "full"}[check]
+    for path, what in ((save_to, "trace"), (html, "page")):
+        if path is None:
+            continue
+        progress = Progress("describing:")
+        if what == "trace":
+            trace.shrunk = trace.save(path, budget=budget, check=check, progress=progress)
+        else:
+            from minidl.stepper.page import write as write_page
+
+            write_page(trace, path, budget=budget, check=check, progress=progress)
+        progress.done()
+        click.echo(f"{what}: {path}, {byte_size(os.path.getsize(path))}", err=True)
+    for line in trace.shrunk if save_to or html else ():
+        click.echo(f"    {line}", err=True)
+    return bool(save_to or html)
+
+
+def explore(trace, commands):
+    """At the prompt, from the first step on, or from the last one of a script that failed."""
+    from minidl.stepper.terminal import explore
+
+    explore(trace, commands, trace.title, max(0, len(trace.steps) - 1) if trace.error else 0)

@@ -21,24 +21,24 @@ def shapes(count, seed=0):
     return images, labels.astype(np.int64)
 
 
-def draw(labels, rng):
-    """One picture for each label."""
+def draw(labels, rng, side=SIDE):
+    """One picture (3, side, side) for each label."""
     n = len(labels)
-    inside = np.empty((n, SIDE, SIDE), np.float32)
+    inside = np.empty((n, side, side), np.float32)
     size, tilt = rng.uniform(0.45, 0.8, n), rng.uniform(-0.45, 0.45, n)     # of half a picture; in radians
     room = np.maximum(0.95 - size, 0) * 0.8
     place = rng.uniform(-1, 1, (2, n)) * room
     for kind in range(len(NAMES)):
         chosen = np.flatnonzero(labels == kind)
-        u, v = coordinates(place[:, chosen], size[chosen], tilt[chosen])   # (n, FINE·SIDE, FINE·SIDE)
+        u, v = coordinates(place[:, chosen], size[chosen], tilt[chosen], side)     # (n, FINE·side, FINE·side)
         points = KINDS[kind](u, v)
-        inside[chosen] = points.reshape(-1, SIDE, FINE, SIDE, FINE).mean((2, 4))
+        inside[chosen] = points.reshape(-1, side, FINE, side, FINE).mean((2, 4))
     front, back = colours(n, rng)                                           # (n, 3, 1, 1)
     slope = rng.uniform(-0.25, 0.25, (2, n, 1, 1, 1))
-    line = np.linspace(-1, 1, SIDE)
+    line = np.linspace(-1, 1, side)
     back = back + slope[0] * line[:, None] + slope[1] * line
     cover = inside[:, None]
-    pictures = cover * front + (1 - cover) * back + rng.normal(0, 0.02, (n, 3, SIDE, SIDE))
+    pictures = cover * front + (1 - cover) * back + rng.normal(0, 0.02, (n, 3, side, side))
     return np.clip(pictures, 0, 1)
 
 
@@ -53,9 +53,9 @@ def colours(n, rng):
             for colour, want in zip((front, back), wanted, strict=True)]
 
 
-def coordinates(place, size, tilt):
+def coordinates(place, size, tilt, side):
     """u to the right and v upwards in every shape's own frame, where it fills about -1 to 1."""
-    line = (np.arange(SIDE * FINE) + 0.5) / (SIDE * FINE) * 2 - 1
+    line = (np.arange(side * FINE) + 0.5) / (side * FINE) * 2 - 1
     x = (line[None, None, :] - place[0][:, None, None]) / size[:, None, None]
     y = (-line[None, :, None] - place[1][:, None, None]) / size[:, None, None]
     cos, sin = np.cos(tilt)[:, None, None], np.sin(tilt)[:, None, None]

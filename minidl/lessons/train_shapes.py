@@ -59,12 +59,8 @@ def accuracy(net, seed=1, count=HELD_OUT):
 
 def save(net, path):
     """All parameters and averages as safetensors: names, shapes and numbers, nothing that could run."""
-    from safetensors.numpy import save_file
-
     path.parent.mkdir(parents=True, exist_ok=True)
-    state = {name: np.ascontiguousarray(tensor.detach().numpy()) for name, tensor in net.state_dict().items()}
-    save_file(state, path, {"made_by": "minidl.lessons.train_shapes"})
-    path.chmod(0o644)
+    minidl.save(net.state_dict(), path, {"made_by": "minidl.lessons.train_shapes"})
 
 
 def main():

@@ -7,7 +7,9 @@ trained it is minidl/lessons/train_shapes.py.
 from pathlib import Path
 
 from minidl import nn
+from minidl.core import files
 from minidl.nn import functional as F  # noqa: N812 - everybody's name for it
+from minidl.nn import init
 
 WEIGHTS = Path(__file__).with_name("weights") / "shapes.safetensors"
 
@@ -58,8 +60,7 @@ class ShapeNet(nn.Module):
 
 def trained(weights=WEIGHTS):
     """The network as it ships: trained, in eval mode."""
-    from safetensors.numpy import load_file
-
-    net = ShapeNet()
-    net.load_state_dict(load_file(weights))
+    with init.skipped():
+        net = ShapeNet()
+    net.load_state_dict(files.load(weights))
     return net.eval()

@@ -38,7 +38,7 @@ A step:
                "details": [...], "skipped": [...], "curve": [[h, error], ...]}]}}
   a forward step also has
     {"back": [ids of the backward steps through it], "users": [ids of the forward steps that read its outputs],
-     "keeps": [{"name", "bytes"}, ...], "flops": number or null, "bytes": moved in and out}
+     "keeps": [{"name", "bytes"}, ...], "flops": two per multiply-add, "bytes": moved in and out}
   a backward step also has
     {"forward": id or null, "ran": [names of the ops that it ran],
      "parts": [{"argument": "x", "to": tensor id, "tensor": the part that this step adds, "before": the sum without it or null,
@@ -72,29 +72,31 @@ def describe(trace, budget=None, check=False, limit=LIMIT, progress=None):
     """The whole trace as plain data.
 
     `budget`: bytes of JSON to stay within, by way of smaller and fewer thumbnails (statistics are never dropped).
-    `check`: check every op by finite differences too. `limit`: elements of inputs up to which an op is worked out.
+    `check`: check every op by finite differences too, large ones on a corner (True) or whole ("full").
+    `limit`: elements of inputs up to which an op is worked out.
     `progress(done, all)` is called after every step.
     """
-    return fitted(Description(trace, check, limit, progress).whole(), trace, budget)
+    return described(trace, budget, check, limit, progress)[0]
 
 
-def fitted(whole, trace, budget):
+def described(trace, budget=None, check=False, limit=LIMIT, progress=None):
+    """(what describe() returns, the Values behind its tensors)."""
+    description = Description(trace, check, limit, progress)
+    whole = description.whole()
+    shrink(whole, description.values, budget)
+    return whole, description.values
+
+
+def shrink(whole, values, budget):
     """Halve the thumbnails, then their number, until it all fits."""
     side, count = SIDE, PICTURES
     while budget and len(json.dumps(whole)) > budget and count:
         side, count = (side // 2, count) if side > 7 else (side, count // 2)
-        for value, tensor in zip(whole.values, whole["tensors"], strict=True):
+        for value, tensor in zip(values, whole["tensors"], strict=True):
             tensor["thumbnails"] = value.thumbnails(side, count) if count else None
     if (side, count) != (SIDE, PICTURES):
-        whole["shrunk"] = [f"thumbnails are at most {side}×{side}, {count} of a tensor, to keep the file small" if count
-                           else "there are no thumbnails, to keep the file small"]
-    return dict(whole)
-
-
-class Whole(dict):
-    """A description, and the Values behind its tensors."""
-
-    values = ()
+        whole["shrunk"] += [f"thumbnails are at most {side}×{side}, {count} of a tensor, to keep the file small" if count
+                            else "there are no thumbnails, to keep the file small"]
 
 
 class Description:
@@ -116,7 +118,7 @@ class Description:
             gradient = self.trace.gradients.get(id(value))
             self.tensors[self.ids[id(value)]]["gradient"] = gradient and self.tensor(gradient)
         kinds = ("forward", "backward", "update")
-        whole = Whole({
+        return {
             "format": FORMAT, "version": VERSION, "minidl": __version__,
             "made": {"python": platform.python_version(), "numpy": np.__version__, "system": f"{platform.system()} {platform.machine()}"},
             "title": list(self.trace.title), "error": self.trace.error,
@@ -124,9 +126,7 @@ class Description:
             "seconds": {kind: plain(sum(step["seconds"] for step in steps if step["kind"] == kind)) for kind in kinds},
             "shrunk": list(self.trace.shrunk), "doctor": doctor.findings(self.trace), "ops": self.ops,
             "sources": [{"file": f, "lines": list(lines)} for f, lines in self.sources],
-            "modules": self.trace.modules, "tensors": self.tensors, "steps": steps})
-        whole.values = self.values
-        return whole
+            "modules": self.trace.modules, "tensors": self.tensors, "steps": steps}
 
     # --- tensors ----------------------------------------------------------------------------------------------------
     def tensor(self, value):
@@ -183,7 +183,7 @@ class Description:
         if item.kind == "update" or not (self.check or "check" in item.forward.stored):
             return None
         if id(item.forward) not in self.checks:
-            found = checked(item.forward)
+            found = checked(item.forward, self.check == "full")
             self.checks[id(item.forward)] = found if isinstance(found, dict) else None
         return self.checks[id(item.forward)]
 
@@ -195,7 +195,7 @@ class Description:
         moved = sum(nbytes(x) for x in [*item.inputs, *item.outputs] if isinstance(x, Value))
         return {"inputs": inputs, "outputs": outputs,
                 "back": [b.step for b in item.backwards], "users": [user.step for user in item.users if user.step],
-                "keeps": [{"name": name, "bytes": size} for name, size in item.kept], "flops": None, "bytes": moved}
+                "keeps": [{"name": name, "bytes": size} for name, size in item.kept], "flops": 2 * item.multiply_adds, "bytes": moved}
 
     def backward(self, item):
         """What only a backward step has."""

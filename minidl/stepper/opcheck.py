@@ -132,12 +132,12 @@ def check_lines(forward, width, full=False, curve=False):
     found = checked(forward, full, curve)
     if isinstance(found, str):
         return wrapped("check", safe(found), width)
-    lines, size = [], max((cells(row["argument"]) for row in found["rows"]), default=0)
+    lines, size = [], max((cells(gradient_name(row)) for row in found["rows"]), default=0)
     for row in found["rows"]:
         error, allowed = (number(float(row[key])) for key in ("error", "allowed"))
         said = f"error {error} (allowed {allowed}), {row['probes']} probes" if row["probes"] else ""
         said = ": ".join(text for text in (said, safe(row["reason"])) if text)
-        line = labelled("" if lines else "check", pad(f"grad_{safe(row['argument'])}", size + 5) + "  ")
+        line = labelled("" if lines else "check", pad(gradient_name(row), size) + "  ")
         good = row["verdict"] == "ok"
         lines.append([*line, (pad("✓ ok" if good else f"✗ {row['verdict']}", 6), "green" if good else "bold red"), (f"  {said}", "")])
         for text in row["details"]:
@@ -149,6 +149,12 @@ def check_lines(forward, width, full=False, curve=False):
     if found["cropped"]:
         lines += wrapped("", f"{found['cropped']}   (ck full takes all)", width)
     return [fit(line, width) for line in lines]
+
+
+def gradient_name(row):
+    """grad_x; the row about float32 goes by its own name."""
+    name = safe(row["argument"])
+    return name if name.startswith("in ") else f"grad_{name}"
 
 
 def curve_lines(points):

@@ -4,14 +4,15 @@ Forward ops come from the observers in core/op.py, backward steps from the one w
 Tensor.backward() runs it, optimiser steps from Optimizer.step(). Nothing here computes a gradient.
 """
 
-import inspect
 import sys
+import textwrap
 import threading
 from time import perf_counter
 
 import numpy as np
 
 from minidl.core.config import use_fusion
+from minidl.core.count import multiply_adds
 from minidl.core.derivative import WATCHERS
 from minidl.core.op import OBSERVERS, OPS
 from minidl.core.site import call_site
@@ -31,7 +32,8 @@ class step:  # noqa: N801 - reads like no_grad
     everything up to there.
     """
 
-    def __init__(self, model=None):
+    def __init__(self, model=None, progress=None):
+        self.progress = progress  # called with the number of steps so far
         self.names, self.outermost = {}, []
         self.trace = Trace()
         self.found = {}     # id(tensor) -> its newest Value
@@ -92,12 +94,13 @@ class step:  # noqa: N801 - reads like no_grad
         if running and not any(running[0] is model for model in self.outermost):
             self.learn_model(running[0])
         item = Forward(call.op, node, call.site, call.seconds, current_path())
+        item.multiply_adds = multiply_adds(call)
         item.is_leaf_module = bool(running) and not any(running[-1].children())
         item.inputs = [self.value(x) if isinstance(x, Tensor) else x for x in call.inputs]
         others = call.args[1 if call.op.takes_list else len(call.op.tensors):]
         item.settings = {**dict(zip(call.op.settings, others, strict=False)), **call.settings}
         if not self.walks:
-            self.trace.add(item)
+            self.add(item)
         for value in {id(v): v for v in item.inputs if isinstance(v, Value)}.values():
             if value.made_by is not None:
                 value.made_by.users.append(item)
@@ -182,7 +185,7 @@ class step:  # noqa: N801 - reads like no_grad
             contribution.index = so_far[-1].index + 1 if so_far else 1 + (sums[0] is not None)
             so_far.append(contribution)
             item.contributions.append(contribution)
-        self.trace.add(item)
+        self.add(item)
         forward.backwards.append(item)
 
     def gradient(self, tensor, of):
@@ -217,7 +220,7 @@ class step:  # noqa: N801 - reads like no_grad
             return
         group = optimizer.param_groups[0]
         settings = {name: value for name, value in group.items() if name[:5] != "param" and value not in (None, False, 0)}
-        rule = Rule(type(optimizer).__name__, inspect.getdoc(type(optimizer)) or "")
+        rule = Rule(type(optimizer).__name__, textwrap.dedent("    " + (type(optimizer).__doc__ or "")))
         item = Update(rule, settings, call_site(), type(optimizer).update.__code__, seconds)
         for param in (param for group in optimizer.param_groups for param in group["params"] if param.grad is not None):
             before = self.found.get(id(param))
@@ -230,7 +233,13 @@ class step:  # noqa: N801 - reads like no_grad
                 grad = self.gradient(param.grad, before)
                 grad.name = f"grad_{before.known or ''} used"
             item.rows.append(Change(before, grad, after))
+        self.add(item)
+
+    def add(self, item):
+        """Append a step, and tell who waits for the recording."""
         self.trace.add(item)
+        if self.progress:
+            self.progress(item.step)
 
 
 def calling_frame(code, forwards):

@@ -1,4 +1,4 @@
-"""What the stepper shows of a trace, as lines of (text, style) pairs: one step, the outline, source, a tensor."""
+"""What the stepper shows of a trace, as lines of (text, style) pairs: one step, its source, a tensor, a worked number."""
 
 import textwrap
 
@@ -7,17 +7,15 @@ import numpy as np
 from minidl.core.device import CPU, move
 from minidl.core.tensor import Tensor
 from minidl.stepper import source
-from minidl.stepper.text import byte_size, cells, duration, facts, fit, number, pad, safe, table
-from minidl.stepper.trace import Backward, Forward
+from minidl.stepper.doctor import flags
+from minidl.stepper.text import byte_size, cells, duration, facts_row, fit, number, pad, safe, table
 from minidl.stepper.values import Value
+from minidl.stepper.worked import said, updated, worked_out
 
 COLUMNS = ("_way", "_argument", "tensor", "shape", "min", "max", "μ", "σ", "0%", "nan", "spread", "part")
-SOURCE_LINES = 6  # of a backward, on the screen of a step; `l` shows all
-
-
-def host(array):
-    """The array on the CPU: the stepper looks at values, wherever they were computed."""
-    return move(array, CPU)
+SOURCE_LINES = 6   # of a backward, on the screen of a step; `l` shows all
+QUICK = 1_000_000  # elements of an op's inputs up to which its screen works a number out; beyond, `w` does
+UPDATED = 12       # parameters that an optimiser's step shows: those that moved most
 
 
 def shape_text(shape):
@@ -38,10 +36,27 @@ def wrapped(label, text, width, limit=3):
     return [labelled(label if k == 0 else "", line) for k, line in enumerate(lines)]
 
 
-def settings_text(forward):
-    """An op's settings as in the call: dim=1, keepdim=True."""
-    parts = [f"{name}={'Tensor' if isinstance(value, Tensor) else value!r}" for name, value in forward.settings.items()]
+def settings_text(item):
+    """An op's settings as in the call, dim=1, keepdim=True; those that are as always stay out."""
+    forward = getattr(item.op, "forward", None)
+    usual = defaults(forward) if forward else {}
+    parts = [f"{name}={'Tensor' if isinstance(value, Tensor) else repr(value)}" for name, value in item.settings.items()
+             if not (name in usual and same(value, usual[name]))]
     return safe(", ".join(parts))
+
+
+def defaults(function):
+    """{name: default} of a function."""
+    code, values = function.__code__, function.__defaults__ or ()
+    names = code.co_varnames[:code.co_argcount]
+    return dict(zip(names[len(names) - len(values):], values, strict=True)) | (function.__kwdefaults__ or {})
+
+
+def same(value, usual):
+    """Is a setting what it is by default? (1, 1) is what 1 stands for."""
+    if isinstance(value, (tuple, list)) and isinstance(usual, int) and not isinstance(usual, bool):
+        return all(type(v) is int and v == usual for v in value) and bool(value)
+    return type(value) is type(usual) and not hasattr(value, "shape") and value == usual
 
 
 def signature(forward):
@@ -53,19 +68,21 @@ def signature(forward):
 
 def header(trace, item, width):
     """The first line of a step: where am I, and on what."""
-    back = type(item) is Backward
-    forward = item.forward if back else item
+    word, colour = {"forward": ("fwd", "green"), "backward": ("bwd", "magenta"), "update": ("upd", "yellow")}[item.kind]
     total = trace.counts[type(item)]
-    line = [("● ", "bold magenta" if back else "bold green"),
-            (f"{'bwd' if back else 'fwd'} {item.number}/{total}  ", "bold"),
-            (safe(forward.op.name), "bold cyan")]
-    if back and forward.number:
+    line = [("● ", f"bold {colour}"), (f"{word} {item.number}/{total}  ", "bold")]
+    if item.path:
+        line.append((safe(item.path) + "  ", "bold"))
+    line.append((safe(item.op.name), "bold cyan"))
+    if item.kind == "update":
+        return [*line, (f"  {len(item.rows)} parameters  ", ""), (settings_text(item), "yellow")]
+    forward = item.forward
+    if item.kind == "backward" and forward.number:
         line.append((f" of {forward.label}", "dim"))
     line.append(("  " + signature(forward), ""))
     if settings_text(forward):
         line.append(("  " + settings_text(forward), "yellow"))
-    array = forward.outputs[0].array
-    right = f"{array.dtype} {'cpu' if isinstance(array, np.ndarray) else 'cuda'}"
+    right = f"{forward.outputs[0].dtype} {forward.outputs[0].device}" if forward.outputs else ""
     room = width - sum(cells(text) for text, _ in line) - cells(right)
     return [*line, (" " * room + right, "dim")] if room >= 2 else line
 
@@ -73,32 +90,32 @@ def header(trace, item, width):
 def step_screen(trace, item, width):
     """Everything about one step."""
     lines = [header(trace, item, width)]
-    forward = item.forward if type(item) is Backward else item
-    if forward.site is not None:
-        name, line, text = source.call_line(forward.site)
-        lines.append([*labelled("called", f"{safe(name)}:{line}", "blue"), ("  ", ""), (safe(text), "code")])
-    lines += backward_part(item, width) if type(item) is Backward else forward_part(item, width)
+    if called := source.call(item):
+        lines.append([*labelled("called", f"{safe(called['file'])}:{called['line']}", "blue"), ("  ", ""), (safe(called["text"]), "code")])
+    lines += {"forward": forward_part, "backward": backward_part, "update": update_part}[item.kind](item, width)
     return [fit(line, width) for line in lines]
 
 
 def forward_part(item, width):
     """The rest of a forward step's screen."""
-    name, code = source.forward_lines(item.op)
-    lines = [labelled("forward", f"{safe(name)}:{code[0][0] if code else item.op.forward.__code__.co_firstlineno}", "blue")]
-    for text in source.formula(item.op)[:2]:
-        lines += wrapped("maths", safe(text), width, 2)
+    name, code = source.forward(item)
+    lines = [labelled("forward", f"{safe(name)}:{code[0][0]}" if code else safe(name) or "its source was not recorded", "blue")]
+    for k, text in enumerate(source.formula(item.op)[:2]):
+        lines += wrapped("" if k else "maths", safe(text), width, 2)
+    lines += worked_lines(item, width)
     rows = []
     for k, x in enumerate(item.inputs):
         if isinstance(x, Value):
-            rows.append(tensor_row("in", item.op.input_name(k), x, x.array))
+            rows.append(tensor_row("in", item.op.input_name(k), x))
         elif x is not None:
             rows.append({"_way": "in", "_argument": item.op.input_name(k), "tensor": safe(x)})
     for k, y in enumerate(item.outputs):
-        rows.append(tensor_row("out", "y" if len(item.outputs) == 1 else f"y[{k}]", y, y.array))
+        rows.append(tensor_row("out", "y" if len(item.outputs) == 1 else f"y[{k}]", y))
     lines += table(COLUMNS, rows, width)
+    lines += flag_lines(item, width)
     if item.users:
         several = f", so {len(item.users)} gradients will add up in it" if len(item.users) > 1 else ""
-        lines.append(labelled("read by", " and ".join(f"{user.op.name} ({user.label})" for user in item.users) + several))
+        lines.append(labelled("read by", " and ".join(f"{safe(user.op.name)} ({user.label})" for user in item.users) + several))
     keeps = ", ".join(f"{safe(n)} {byte_size(size)}" for n, size in item.kept) or "nothing"
     if item.in_graph:
         lines.append(labelled("keeps", f"{keeps}, for its backward"))
@@ -108,31 +125,83 @@ def forward_part(item, width):
 
 def backward_part(item, width):
     """The rest of a backward step's screen: the lines that ran, the gradient in, the gradients out, what they add up to."""
-    lines, forward = [], item.forward
-    if forward.backward_code is not None:
-        name, code = source.backward_lines(forward.backward_code)
-        lines.append(labelled("backward", f"{safe(name)}:{forward.backward_code.co_firstlineno}", "blue"))
-        for n, text in code[:SOURCE_LINES]:
+    lines, forward, code = [], item.forward, source.backward(item)
+    if code is not None:
+        name, found = code
+        lines.append(labelled("backward", f"{safe(name)}:{found[0][0]}" if found else safe(name), "blue"))
+        for n, text in found[:SOURCE_LINES]:
             lines += code_lines(n, text, width)
-        if len(code) > SOURCE_LINES:
-            lines.append(labelled("", f"... {len(code) - SOURCE_LINES} more lines: l", "dim"))
+        if len(found) > SOURCE_LINES:
+            lines.append(labelled("", f"... {len(found) - SOURCE_LINES} more lines: l", "dim"))
     lines += wrapped("maths", safe(source.gradient_formula(item.op)), width)
-    outputs = len(forward.outputs)
-    rows = [tensor_row("in", "grad_y" if outputs == 1 else f"grad_y[{value.number}]", value, grad.array) for value, grad in item.grads_in]
+    lines += worked_lines(item, width)
+    several = len(forward.outputs) > 1
+    rows = [tensor_row("in", f"grad_y[{value.number}]" if several else "grad_y", grad, value) for value, grad in item.grads_in]
     notes = []
     for part in item.contributions:
-        row = tensor_row("out", f"grad_{part.argument}", part.to, part.grad.array)
+        row = tensor_row("out", f"grad_{part.argument}", part.grad, part.to)
         row["part"] = f"{part.index} of {part.count or '?'}"
         rows.append(row)
         if part.before is not None:
-            rows.append(tensor_row("sum", "total" if part.complete else "so far", part.to, part.after.array))
+            rows.append(tensor_row("sum", "total" if part.complete else "so far", part.after, part.to))
         notes += fan_out(part, width)
     lines += table(COLUMNS, rows, width)
     lines += notes
+    lines += flag_lines(item, width)
     if item.ran:
-        lines += wrapped("ran", f"{', '.join(item.ran)}: {duration(item.seconds)}", width, 1)
+        lines += wrapped("ran", f"{safe(', '.join(item.ran))}: {duration(item.seconds)}", width, 1)
     else:
         lines.append(labelled("ran", f"no op at all: {duration(item.seconds)}"))
+    return lines
+
+
+def update_part(item, width):
+    """The rest of an optimiser's screen: its rule, and what it did to the parameters."""
+    name, code = source.forward(item)
+    lines = [labelled("rule", f"{safe(name)}:{code[0][0]}" if code else safe(name), "blue")]
+    for n, text in code[:SOURCE_LINES]:
+        lines += code_lines(n, text, width)
+    for k, text in enumerate(source.formula(item.op)[:3]):
+        lines += wrapped("" if k else "maths", safe(text), width, 2)
+    for row in updated(item):
+        lines += wrapped("worked", row["text"], width)
+    rows = []
+    moved = sorted(item.rows, key=lambda row: -(row.change if row.change is not None and np.isfinite(row.change) else 1e300))
+    for row in moved[:UPDATED]:
+        before, grad = row.before.facts, row.grad.facts
+        rows.append({"parameter": safe(row.before.name), "shape": shape_text(row.before.shape), "|w| max": largest(before),
+                     "|grad| max": largest(grad), "change": "" if row.change is None else "from 0" if np.isinf(row.change)
+                     else f"{number(100 * row.change)} %"})
+    lines += table(("parameter", "shape", "|w| max", "|grad| max", "change"), rows, width)
+    if len(item.rows) > UPDATED:
+        lines.append(labelled("", f"... and {len(item.rows) - UPDATED} more that moved less", "dim"))
+    lines += flag_lines(item, width)
+    lines.append(labelled("took", duration(item.seconds)))
+    return lines
+
+
+def largest(facts):
+    """The largest |value| as text."""
+    return number(facts["absmax"]) if facts and "absmax" in facts else ""
+
+
+def worked_lines(item, width):
+    """One number of each tensor that a step makes, worked out; for a large op only on demand."""
+    forward = item.forward
+    if not item.stored and sum(int(np.prod(x.shape)) for x in forward.inputs if isinstance(x, Value)) > QUICK:
+        return [labelled("worked", "the op is large: w works a number out", "dim")]
+    lines = []
+    for row in worked_out(forward).get(item.step, ()):
+        lines += wrapped("" if lines else "worked", safe(row["text"]), width, 2)
+    return lines
+
+
+def flag_lines(item, width):
+    """What looks ill about a step."""
+    lines = []
+    for flag in flags(item):
+        lines += [[(line[0][0], "dim"), (line[1][0], "bold red")] for line in
+                  wrapped("" if lines else "flags", f"{safe(flag['kind'])}: {safe(flag['text'])}", width)]
     return lines
 
 
@@ -152,45 +221,22 @@ def fan_out(part, width):
     return [[(line[0][0], "dim"), (line[1][0], "yellow")] for line in wrapped("fan-out", text, width)]
 
 
-def tensor_row(way, argument, value, array):
-    """One tensor in the table of a step."""
-    row = {"_way": way, "_argument": safe(argument), "tensor": safe(value.name), "shape": shape_text(array.shape)}
-    if not (value.made_by is None or value.made_by.known) and array is value.array:
+def tensor_row(way, argument, value, named=None):
+    """One tensor in the table of a step, under the name of `named` if that is another (a gradient under its tensor's)."""
+    row = {"_way": way, "_argument": safe(argument), "tensor": safe((named or value).name), "shape": shape_text(value.shape)}
+    if value.facts is None:
         return {**row, "μ": "not recorded"}
-    return row | facts(host(array))
-
-
-def outline(trace, cursor, width):
-    """All forward ops in order, the steps that went back through each, and where the cursor is."""
-    rows = []
-    for forward in trace.forwards:
-        here = cursor is forward or cursor in forward.backwards
-        rows.append({
-            "_": "●" if here else "", "step": str(forward.step), "op": safe(forward.op.name),
-            "reads": safe(", ".join(x.name if isinstance(x, Value) else str(x) for x in forward.inputs if x is not None)),
-            "makes": safe(", ".join(y.name for y in forward.outputs)),
-            "shape": ", ".join(shape_text(y.shape) for y in forward.outputs),
-            "back": " ".join(str(back.step) for back in forward.backwards) or "-"})
-    columns = ("_", "step", "op", "reads", "makes", "shape", "back")
-    lines = table(columns, rows, 10_000, indent=0)
-    for line, row in zip(lines[1:], rows, strict=True):
-        if row["_"]:
-            line[:] = [(text, "bold") for text, _ in line]
-    return [fit(line, width) for line in lines]
+    return row | facts_row(value.facts, value.histogram, value.dtype)
 
 
 def listing(item, width):
     """The source of a step: the call, the op's forward, and the backward; the one that is being stepped is marked."""
-    forward = item.forward if type(item) is Backward else item
     lines = []
-    if forward.site is not None:
-        name, line, text = source.call_line(forward.site)
-        lines += [labelled("called", safe(name), "blue"), *code_lines(line, text, width)]
-    name, code = source.forward_lines(forward.op)
-    lines += numbered("forward", name, code, type(item) is Forward, width)
-    if forward.backward_code is not None:
-        name, code = source.backward_lines(forward.backward_code)
-        lines += numbered("backward", name, code, type(item) is Backward, width)
+    if called := source.call(item):
+        lines += [labelled("called", safe(called["file"]), "blue"), *code_lines(called["line"], called["text"], width)]
+    lines += numbered("rule" if item.kind == "update" else "forward", *source.forward(item), item.kind != "backward", width)
+    if code := source.backward(item):
+        lines += numbered("backward", *code, item.kind == "backward", width)
     return [fit(line, width) for line in lines]
 
 
@@ -211,8 +257,32 @@ def code_lines(n, text, width, mark="     "):
 
 def tensor_lines(name, array, width):
     """The values of a tensor, and its statistics."""
-    array = host(array)
-    lines = table(COLUMNS, [{"tensor": safe(name), "shape": shape_text(array.shape)} | facts(array)], width)
+    value = Value(np.asarray(move(array, CPU)))
+    row = {"tensor": safe(name), "shape": shape_text(value.shape)} | facts_row(value.facts, value.histogram, value.dtype)
     with np.printoptions(threshold=200, edgeitems=4, linewidth=max(40, width - 4), precision=4):
-        text = str(array) if array.ndim else number(array.item())
-    return lines + [fit([("  " + line, "")], width) for line in text.splitlines()]
+        text = str(value.array) if value.array.ndim else number(value.array.item())
+    return table(COLUMNS, [row], width) + [fit([("  " + line, "")], width) for line in text.splitlines()]
+
+
+def stored_lines(name, value, width):
+    """A tensor of which a saved trace has statistics and a corner only."""
+    lines = table(COLUMNS, [tensor_row("", "", value)], width)
+    if value.corner:
+        lines.append([(f"  only {safe(name)}{safe(value.corner['at'])} is in this file:", "dim")])
+        lines += table(tuple(map(str, range(len(value.corner["values"][0])))), [
+            {str(k): said(v) for k, v in enumerate(row)} for row in value.corner["values"]], width)[1:]
+    return [fit(line, width) for line in lines]
+
+
+def worked_table(row, width):
+    """A worked number in full: its terms, the rest, the sum, what was stored."""
+    lines = [labelled("worked", safe(row["name"]), "bold cyan")]
+    sum_kind = row["kind"] == "sum"
+    rows = [{"term": safe(term["text"]), "value": said(term["value"]), "_x": "·" if sum_kind else "slope", "factor": said(term["factor"]),
+             "_is": "=" if sum_kind else "", "product": said(term["product"]) if sum_kind else ""} for term in row["terms"]]
+    if row["more"]:
+        rows.append({"term": f"+ {row['more']} more", "_is": "=" if sum_kind else "", "product": said(row["rest"]) if sum_kind else ""})
+    lines += table(("term", "value", "_x", "factor", "_is", "product"), rows, width, 11)[1:]
+    lines.append(labelled("", f"= {said(row['total'])}   {'✓' if row['agree'] else '✗ NOT'} stored: {said(row['stored'])}",
+                          "green" if row["agree"] else "bold red"))
+    return [fit(line, width) for line in lines]

@@ -41,7 +41,9 @@ def source(code):
 
 def body(lines):
     """A function's lines without its head, docstring and blank lines."""
-    lines = [(n, text) for n, text in lines[1:] if text.strip()]
+    start = next((k for k, (_, text) in enumerate(lines) if text.startswith("def ")), 0)  # after the decorators
+    start = next((k for k in range(start, len(lines)) if lines[k][1].rstrip().endswith(":")), start)
+    lines = [(n, text) for n, text in lines[start + 1:] if text.strip()]
     quotes = [k for k, (_, text) in enumerate(lines) if '"""' in text]
     if quotes and quotes[0] == 0:
         lines = lines[1 if lines[0][1].count('"""') > 1 else quotes[1] + 1:]

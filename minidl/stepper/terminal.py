@@ -1,4 +1,7 @@
-"""A prompt like pdb's on a trace: n and p move, h helps. In colour on a terminal, plain text everywhere else."""
+"""A prompt like pdb's on a trace: n and p move, h helps. In colour on a terminal, plain text everywhere else.
+
+The verbs that move are here, those that look in looking.py; what they draw is in screen.py and outline.py.
+"""
 
 import cmd
 import os
@@ -6,14 +9,15 @@ import shutil
 import sys
 import textwrap
 
+from minidl.core.errors import MinidlError
 from minidl.stepper import screen
-from minidl.stepper.opcheck import check_lines
+from minidl.stepper.conditions import condition, matches
+from minidl.stepper.looking import Looking
 from minidl.stepper.text import safe, shorten
-from minidl.stepper.trace import Backward, Forward
 
 PROMPT = "(step) "
 PLAIN_WIDTH = 100
-VERBS = ["n", "p", "c", "j", "r", "l", "v", "g", "ck", "h", "q"]
+VERBS = ["n", "p", "c", "rc", "r", "j", "u", "d", "b", "cl", "g", "l", "v", "w", "ck", "why", "t", "diff", "x", "save", "html", "h", "q"]
 
 
 class Paper:
@@ -61,7 +65,7 @@ def python(text):
     return coloured
 
 
-class Prompt(cmd.Cmd):
+class Prompt(Looking, cmd.Cmd):
     """The verbs. Each do_X is one; its docstring is its help."""
 
     prompt = PROMPT
@@ -70,47 +74,154 @@ class Prompt(cmd.Cmd):
         super().__init__(stdout=paper.out)
         self.trace, self.paper, self.title = trace, paper, intro
         self.cursor = 0          # index into trace.steps
+        self.stops = {}          # number -> Condition: the breakpoints
 
     current = property(lambda self: self.trace.steps[self.cursor])
 
     # --- moving -----------------------------------------------------------------------------------------------
     def do_n(self, argument):
-        """n            next step (s, or an empty line, does the same)"""
+        """n              next step (s, or an empty line, does the same)"""
         self.go(self.cursor + 1)
 
     def do_p(self, argument):
-        """p            previous step"""
+        """p              previous step"""
         self.go(self.cursor - 1)
 
     def do_c(self, argument):
-        """c            on to the end;  c back: to the start of the backward;  c relu: to the next relu"""
+        """c [WHERE]      on to the next breakpoint, or the end;  c back: to the start of the backward;  c COND: to a condition"""
+        self.travel(argument, +1)
+
+    def do_rc(self, argument):
+        """rc [WHERE]     the same in reverse"""
+        self.travel(argument, -1)
+
+    def travel(self, argument, way):
+        """Move on to where a condition holds."""
         steps = self.trace.steps
-        if not argument:
-            self.go(len(steps) - 1)
-            return
         if argument == "back":
-            wanted, what = (lambda item: type(item) is Backward), "backward step"
+            self.to_backward(way)
+            return
+        if not argument and not self.stops or argument == "end":
+            self.go(len(steps) - 1 if way > 0 else 0)
+            return
+        conditions = self.conditions(argument) if argument else list(self.stops.values())
+        if not conditions:
+            return
+        k = self.first(conditions, way)
+        if k is not None:
+            hit = next(one for one in conditions if one.holds(steps[k]))
+            self.go(k, None if len(conditions) == 1 and argument else f"stopped at {safe(hit.text)}: {safe(hit.meaning)}")
+        elif not argument:
+            self.go(len(steps) - 1 if way > 0 else 0, "no breakpoint on the way: this is the " + ("end" if way > 0 else "beginning"))
         else:
-            wanted, what = (lambda item: item.op.name == argument), f"op called {argument}"
-        ahead = [k for k in range(self.cursor + 1, len(steps)) if wanted(steps[k])]
-        if argument == "back":  # from inside the backward: its start
-            ahead = ahead if type(self.current) is Forward else [k for k, item in enumerate(steps) if wanted(item)]
-        if ahead:
-            self.go(ahead[0])
-        elif argument == "back":
+            self.say(f"No such step {'ahead' if way > 0 else 'before this'}: {safe(conditions[0].meaning)}. "
+                     + (("rc" if way > 0 else "c") + f" {safe(argument)} looks the other way; g shows what there is."))
+
+    def conditions(self, text):
+        """The Condition that a text stands for, in a list; an empty one, and words, if it stands for none."""
+        try:
+            return [condition(text, self.trace)]
+        except MinidlError as error:
+            for line in str(error).splitlines():
+                self.say(line.strip())
+            return []
+
+    def first(self, conditions, way):
+        """Where the first of the next steps is for which a condition holds, or None."""
+        steps = self.trace.steps
+        k = self.cursor + way
+        while 0 <= k < len(steps):
+            if any(one.holds(steps[k]) for one in conditions):
+                return k
+            k += way
+        return None
+
+    def to_backward(self, way):
+        """To the first backward step ahead; from inside a backward, to its start."""
+        backs = [k for k, item in enumerate(self.trace.steps) if item.kind == "backward"]
+        if not backs:
             self.say("There is no backward step: was backward() called inside the recorded block?")
-        else:
-            earlier = any(wanted(item) for item in steps[:self.cursor + 1])
-            self.say(f"No further {what} ahead. " + ("p goes back; g shows where it was." if earlier else "g shows what there is."))
+            return
+        ahead = [k for k in backs if (k - self.cursor) * way > 0]
+        inside = self.current.kind == "backward" or not ahead
+        self.go(backs[0] if inside else ahead[0] if way > 0 else ahead[-1])
+
+    def do_r(self, argument):
+        """r              on, out of this module: to the first step that is not part of it"""
+        path = self.current.path
+        if not path:
+            self.say("This step is directly in the outermost module. c goes on to the end.")
+            return
+        k = self.cursor
+        while k < len(self.trace.steps) and self.trace.steps[k].path is not None and matches(self.trace.steps[k].path, path):
+            k += 1
+        self.go(k)
 
     def do_j(self, argument):
-        """j 12         to step 12 (g shows the numbers)"""
+        """j 12, j PATH   to step 12, or to the first op of a module: forward from a forward step, back from a step back"""
         if argument.isdecimal() and 1 <= int(argument) <= len(self.trace.steps):
             self.go(int(argument) - 1)
-        else:
-            self.say(f"j takes a step from 1 to {len(self.trace.steps)}; g shows which is which.")
+            return
+        kinds = (self.current.kind, "forward", "backward")
+        for kind in kinds:
+            for k, item in enumerate(self.trace.steps):
+                if argument and item.kind == kind and (item.path and matches(item.path, argument) or item.label == argument):
+                    self.go(k)
+                    return
+        self.say(f"j takes a step from 1 to {len(self.trace.steps)}, a module, or an op's number like op3; g shows which is which.")
 
-    def go(self, cursor):
+    def do_u(self, argument):
+        """u              to the op that made this one's input, towards the data (u 2: its second input)"""
+        self.neighbour([x.made_by for x in self.current.forward.inputs if hasattr(x, "made_by") and x.made_by is not None]
+                       if self.current.kind != "update" else [], argument, "No recorded op made its inputs: they were given.")
+
+    def do_d(self, argument):
+        """d              to the op that reads this one's output, towards the loss (d 2: its second reader)"""
+        self.neighbour(list(self.current.forward.users), argument, "No recorded op reads its output.")
+
+    def neighbour(self, forwards, argument, nobody):
+        """Move to one of these ops: forward, or to the step back through it if that is where we are."""
+        forwards = [item for item in forwards if item.step]
+        choice = int(argument) if argument.isdecimal() else 1
+        if not 1 <= choice <= len(forwards):
+            self.say(nobody if not forwards else f"There is only {', '.join(item.label for item in forwards)}.")
+            return
+        chosen = forwards[choice - 1]
+        if self.current.kind == "backward" and chosen.backwards:
+            chosen = chosen.backwards[-1]
+        self.go(chosen.step - 1)
+
+    # --- breakpoints ------------------------------------------------------------------------------------------
+    def do_b(self, argument):
+        """b [COND]       a breakpoint for c and rc: nan inf dead |g|>1e3 check-fail drift>1e-4, an op, a module, 2x64x*;  b: all"""
+        if argument:
+            for one in self.conditions(argument):
+                number = max(self.stops, default=0) + 1
+                self.stops[number] = one
+                count = "" if any(word in argument for word in ("check", "drift")) else self.counted(one)
+                self.say(f"breakpoint {number}: {safe(one.text)}, {safe(one.meaning)}{count}")
+            return
+        for number, one in self.stops.items():
+            self.say(f"breakpoint {number}: {safe(one.text)}, {safe(one.meaning)}{self.counted(one)}")
+        if not self.stops:
+            self.say("There is no breakpoint. b nan sets one; h lists the conditions.")
+
+    def counted(self, one):
+        """How many steps a condition holds for."""
+        count = sum(bool(one.holds(item)) for item in self.trace.steps)
+        return f" ({count} step{'' if count == 1 else 's'})"
+
+    def do_cl(self, argument):
+        """cl [N]         clear breakpoint N, or all"""
+        if argument and (not argument.isdecimal() or int(argument) not in self.stops):
+            self.say(f"There is no breakpoint {safe(argument)}. b lists them.")
+            return
+        gone = [int(argument)] if argument else list(self.stops)
+        for number in gone:
+            del self.stops[number]
+        self.say(f"Cleared {len(gone)} breakpoint{'' if len(gone) == 1 else 's'}.")
+
+    def go(self, cursor, why=None):
         """Move the cursor and show the step there."""
         if cursor < 0:
             self.say("This is the first step.")
@@ -118,91 +229,49 @@ class Prompt(cmd.Cmd):
             self.say("This is the last step. p goes back, q quits.")
         else:
             self.cursor = cursor
+            if why:
+                self.say(why)
             self.show()
 
     def show(self):
         """Draw the step under the cursor."""
         self.paper.draw(screen.step_screen(self.trace, self.current, self.paper.width))
 
-    # --- looking ----------------------------------------------------------------------------------------------
-    def do_l(self, argument):
-        """l            source: the call, the op's forward, its backward"""
-        self.paper.draw(screen.listing(self.current, self.paper.width))
-
-    def do_g(self, argument):
-        """g            outline of all ops, with the cursor"""
-        self.paper.draw(screen.outline(self.trace, self.current, self.paper.width))
-
-    def do_v(self, argument):
-        """v h          values of a tensor;  v grad_h: of its gradient;  v grad_x: of what this step made of it"""
-        found = self.array(argument)
-        if found is None:
-            names = ", ".join(safe(name) for name in self.names())
-            self.say((f"There is no tensor called {safe(argument)}. " if argument else "v takes a name. ") + f"Names here: {names}")
-        else:
-            self.paper.draw(screen.tensor_lines(argument, found, self.paper.width))
-
-    def do_ck(self, argument):
-        """ck           check this op's gradients by finite differences, on these very inputs"""
-        item = self.current
-        self.paper.draw(check_lines(item.forward if type(item) is Backward else item, self.paper.width))
-
-    def do_r(self, argument):
-        """r            redraw this step"""
-        self.show()
-
-    def array(self, name):
-        """The array that a name stands for here: a tensor of the trace, its gradient, or an argument of this step."""
-        value = self.trace.find(name)
-        if value is not None:
-            return value.array
-        for argument, array in self.arguments():
-            if argument == name:
-                return array
-        if name.startswith("grad_") and self.trace.find(name[5:]):
-            parts = [part for back in self.trace.backwards for part in back.contributions if part.to.name == name[5:]]
-            return parts[-1].after.array if parts else None
-        return None
-
-    def complete_v(self, text, *_):
-        """Names of tensors that begin like this."""
-        return [name for name in self.names() if name.startswith(text)]
-
     def complete_c(self, text, *_):
-        """Ops that begin like this."""
-        return sorted(name for name in {"back", *(item.op.name for item in self.trace.steps)} if name.startswith(text))
+        """Ops, modules and conditions that begin like this."""
+        known = {"back", "nan", "inf", "dead", "saturated", "exploding", "vanishing", *(item.op.name for item in self.trace.steps),
+                 *(item.path for item in self.trace.steps if item.path)}
+        return sorted(name for name in known if name.startswith(text))
 
-    def arguments(self):
-        """(name, array) of what the op under the cursor calls its own tensors."""
-        item = self.current
-        if type(item) is Backward:
-            yield from (("grad_y" if len(item.grads_in) == 1 else f"grad_y[{v.number}]", grad.array) for v, grad in item.grads_in)
-            yield from ((f"grad_{part.argument}", part.grad.array) for part in item.contributions)
-        forward = item.forward if type(item) is Backward else item
-        yield from ((forward.op.input_name(k), x.array) for k, x in enumerate(forward.inputs) if hasattr(x, "array"))
-        if len(forward.outputs) == 1:
-            yield "y", forward.outputs[0].array
-
-    def names(self):
-        """What v may be asked for."""
-        return list(dict.fromkeys([value.name for value in self.trace.values] + [name for name, _ in self.arguments()]))
+    complete_rc = complete_b = complete_j = complete_c
 
     # --- the prompt itself ------------------------------------------------------------------------------------
     def do_h(self, argument):
-        """h            this help"""
-        self.paper.draw([[("  " + getattr(self, f"do_{verb}").__doc__, "")] for verb in VERBS])
+        """h [VERB]       this help"""
+        verbs = [argument] if argument in VERBS else VERBS
+        for verb in verbs:
+            key, _, text = getattr(self, f"do_{verb}").__doc__.partition("  ")
+            lines = textwrap.wrap(" ".join(text.split()), self.paper.width - 18)
+            self.paper.draw([[(f"  {key if k == 0 else '':<16}", "bold"), (line, "")] for k, line in enumerate(lines)])
 
     do_help = do_h
     do_s = do_n
 
     def do_q(self, argument):
-        """q            quit"""
+        """q              quit"""
         return True
 
     def do_EOF(self, argument):  # noqa: N802 - cmd's name for the end of input
         """The end of the input."""
         self.paper.draw([[]])
         return True
+
+    def parseline(self, line):
+        """Every verb is a word: `x -y` and `w grad_w[0]` are split at the first blank, and a bare number goes to j."""
+        word, _, rest = line.strip().partition(" ")
+        if word == "EOF" or not word:
+            return super().parseline(line)
+        return word, rest.strip(), line
 
     def emptyline(self):
         """An empty line moves on."""
@@ -236,7 +305,7 @@ def explore(trace, commands=None, title=(), cursor=0):
     if not trace.steps:
         paper.draw([[("Nothing was recorded: no op ran inside the block.", "")]])
         return
-    prompt = Prompt(trace, paper, title)
+    prompt = Prompt(trace, paper, [line for text in title for line in textwrap.wrap(safe(text), paper.width)])
     prompt.cursor = cursor
     prompt.start()
     if commands is not None:

@@ -3,11 +3,10 @@
 A line is a list of (text, style) pairs; terminal.py draws it, with colours or without.
 """
 
+import math
 import unicodedata
 
 import numpy as np
-
-from minidl.core.show import statistics
 
 BARS = "▁▂▃▄▅▆▇█"
 
@@ -77,34 +76,33 @@ def duration(seconds):
     return f"{seconds * 1e6:.0f} µs"
 
 
-def spread(array, bins=8):
+def spread(histogram, bins=8):
     """A histogram between min and max as a row of bars; "" where there is nothing to spread."""
-    values = array[np.isfinite(array)].astype(np.float64) if array.dtype.kind in "fiub" else array
-    if values.size < 2 or values.min() == values.max():
+    if histogram is None:
         return ""
-    counts, _ = np.histogram(values, bins)
-    return "".join(BARS[int(np.ceil(c / counts.max() * (len(BARS) - 1)))] for c in counts)
+    each = len(histogram["counts"]) // bins
+    counts = [sum(histogram["counts"][k * each:(k + 1) * each]) for k in range(bins)]
+    return "".join(BARS[math.ceil(c / (max(counts) or 1) * (len(BARS) - 1))] for c in counts)
 
 
-def facts(array):
-    """What the table of tensors says of one array: column -> text."""
-    found = statistics(array)
+def facts_row(found, histogram, dtype):
+    """What the table of tensors says of one tensor: column -> text. `found` are its statistics."""
     row = {"nan": str(found["nan"]) + (f"+{found['inf']} inf" if found["inf"] else "")}
     if not found["size"]:
         return {"nan": "", "μ": "empty"}
     row["0%"] = number(100 * found["zero"] / found["size"])
     if "mean" in found:
         biggest = max(abs(found["min"]), abs(found["max"]))
-        noise = np.finfo(array.dtype).eps * biggest if array.dtype.kind == "f" else 0
+        noise = np.finfo(dtype).eps * biggest if np.dtype(dtype).kind == "f" else 0
         row["μ"] = number(found["mean"]) if found["mean"] == 0 or abs(found["mean"]) > noise else "≈0"  # its digits would be rounding
-        if array.size > 1:
+        if found["size"] > 1:
             row |= {"min": number(found["min"]), "max": number(found["max"]), "σ": number(found["std"])}
-    row["spread"] = spread(array)
+    row["spread"] = spread(histogram)
     return row
 
 
 LEAST = {"_argument": 6, "min": 7, "max": 7, "μ": 7, "σ": 7}  # so that the columns stand still from step to step
-RIGHT = {"min", "max", "μ", "σ", "0%", "nan"}
+RIGHT = {"min", "max", "μ", "σ", "0%", "nan", "time", "share", "change"}
 DROP = ("σ", "0%", "spread", "min", "max")  # what a narrow terminal does without, first to go first
 
 
@@ -125,7 +123,7 @@ def table(columns, rows, width, indent=2):
         line = [(" " * indent, "")]
         for c in kept:
             line += [(pad(row.get(c, ""), size[c], c in RIGHT), style_of(c, row.get(c, ""))), ("  ", "")]
-        lines.append(line)
+        lines.append(line[:-1])
     return lines
 
 
@@ -133,4 +131,6 @@ def style_of(column, text):
     """Colour where it says something that the text says too."""
     if column == "nan" and text not in ("", "0"):
         return "bold red"
-    return {"_": "dim", "tensor": "cyan", "spread": "green", "shape": "dim", "part": "yellow"}.get(column, "")
+    styles = {"_": "dim", "tensor": "cyan", "spread": "green", "shape": "dim", "part": "yellow",
+              "graph": "green", "flags": "bold red", "back": "dim"}
+    return styles.get(column, "")

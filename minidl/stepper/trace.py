@@ -27,6 +27,7 @@ class Forward:
         self.users = []               # the Forwards that read an output
         self.backwards = []           # the Backwards that went through it
         self.known = True             # False for an op that ran before recording began
+        self.multiply_adds = 0
         self.is_leaf_module = False   # does the module at `path` consist of nothing but its own ops?
         self.backward_code = getattr(getattr(node, "backward", None), "__code__", None)
         self.kept = kept(node)        # [(name in the backward, bytes)]: what the node keeps alive for its backward
@@ -100,8 +101,9 @@ class Change:
 class Update:
     """One step of an optimiser: the last act, which changes the parameters."""
 
-    kind = "update"
+    kind, known = "update", True
     path, backwards, users = None, (), ()
+    forward = property(lambda self: self)
 
     def __init__(self, op, settings, site, code, seconds=0.0):
         self.op, self.settings, self.site, self.seconds = op, settings, site, seconds
@@ -169,6 +171,12 @@ class Trace:
                 part.after.name = name if part.complete else f"{name} so far"
                 if part.grad is not part.after:
                     part.grad.name = f"{name} part {part.index}"
+
+    def save(self, path, **settings):
+        """Write the trace to a file, which `minidl step FILE` opens again; returns what did not fit into it, in words."""
+        from minidl.stepper.container import save
+
+        return save(self, path, **settings)
 
     def find(self, name):
         """The Value of this name, or None."""

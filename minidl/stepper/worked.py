@@ -55,8 +55,8 @@ class Again:
         """y[index] of output `which`, as a dict as describe.py says; the element with the largest |value| if no index is given."""
         value, y = self.forward.outputs[which], self.ys[which]
         index = peak(value.array) if index is None else index
-        if index is None:
-            return None
+        if index is None or len(self.ys) > 1 and which in self.forward.op.non_differentiable:
+            return None  # empty, or an extra like the batch's mean beside batch norm's y
         slopes = self.slopes(y, index)
         pieces = {k: self.leaves[k].array * slopes[k].array for k in slopes}
         total = float(y.array[index])
@@ -64,7 +64,8 @@ class Again:
         count = sum(int(np.count_nonzero(p)) for p in pieces.values())
         stored = float(value.array[index])
         allowed = tolerance(value.dtype, count, reach + abs(total))
-        chosen = next((chosen for chosen in subsets(pieces) if abs(sum(float(pieces[k].sum()) for k in chosen) - total) <= allowed), None)
+        chosen = min((chosen for chosen in subsets(pieces) if abs(sum(float(pieces[k].sum()) for k in chosen) - total) <= allowed),
+                     key=lambda chosen: sum(int(np.count_nonzero(pieces[k])) for k in chosen), default=None)
         found = {"of": "y" if len(self.ys) == 1 else f"y[{which}]", "index": list(index), "stored": stored,
                  "kind": "formula" if chosen is None or not reach else "sum"}
         if found["kind"] == "sum":
@@ -159,6 +160,8 @@ class Again:
 
 def available(forward):
     """"" if a recorded op can be run again, else the reason."""
+    if forward.kind == "update":
+        return "an optimiser's step is no op: w shows the element that moved most"
     if forward.stored:
         return "the trace came from a file: its ops cannot be run again"
     if not forward.known or any(isinstance(x, Value) and not x.recorded for x in forward.inputs):
@@ -241,8 +244,8 @@ def peak(array):
 
 
 def subsets(pieces):
-    """Which inputs' terms might make up y: all of them, then fewer."""
-    return (chosen for count in range(len(pieces), 0, -1) for chosen in itertools.combinations(pieces, count))
+    """Which inputs' terms might make up y: one of them, or several."""
+    return (chosen for count in range(1, len(pieces) + 1) for chosen in itertools.combinations(pieces, count))
 
 
 def tolerance(dtype, count, reach):

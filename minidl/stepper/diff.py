@@ -1,0 +1,139 @@
+"""diff: every op once more on another backend, side by side with the recording, and both judged against float64.
+
+Isolated: the op gets the recorded inputs, so a difference is its own. Cascaded: it gets what the other backend made so
+far, so differences add up as they do in use.
+"""
+
+import numpy as np
+
+from minidl.core.config import no_grad, use_backend
+from minidl.core.errors import MinidlError
+from minidl.core.tensor import Tensor
+from minidl.stepper.text import fit, number, safe, table
+from minidl.stepper.values import Value
+from minidl.stepper.worked import available
+
+LARGE = 50_000   # elements of inputs and outputs up to which the plain loops of `reference` are run
+WORST = 20
+
+
+def run(forward, inputs, backend):
+    """The outputs of a recorded op on other inputs, on a backend; a text where that cannot be done."""
+    settings, op = forward.settings, forward.op
+    try:
+        with use_backend(backend), no_grad(), np.errstate(all="ignore"):
+            y = op.function(list(inputs), **settings) if op.takes_list else op.function(*inputs, **settings)
+    except MinidlError as error:
+        return " ".join(str(error).split())[:80]
+    return [t.array for t in (y if isinstance(y, tuple) else (y,))]
+
+
+def tensors(forward, convert):
+    """The inputs of an op, each Value's array through `convert`."""
+    return [Tensor(convert(x)) if isinstance(x, Value) else x for x in forward.inputs]
+
+
+def double(array):
+    """Floats as float64, everything else as it is."""
+    return array.astype(np.float64) if array.dtype.kind == "f" else array
+
+
+def relative(a, b, scale):
+    """The largest |a − b|, as a part of the largest |b|."""
+    if a.size == 0:
+        return 0.0
+    with np.errstate(all="ignore"):
+        worst = float(np.abs(a.astype(np.float64) - b).max())
+    return worst / scale if scale else worst
+
+
+def size_of(forward):
+    """Elements of an op's inputs and outputs."""
+    return sum(int(np.prod(v.shape)) for v in [*forward.inputs, *forward.outputs] if isinstance(v, Value))
+
+
+def why_not(forward, backend):
+    """"" if an op can be compared with a backend, else the reason."""
+    from minidl import backend as backends
+
+    listed = {part for name in backends.names(forward.op.name) for part in (name, name.partition("/")[0])}
+    if backend not in listed:
+        return "has no other implementation"
+    if size_of(forward) > LARGE and backend == "reference":
+        return f"too large for plain loops ({size_of(forward)} elements)"
+    return available(forward)
+
+
+def isolated(forward, backend):
+    """[{"output", "apart", "ours", "theirs"}]: relative differences, of both backends, and of each from float64."""
+    if why_not(forward, backend):
+        return []
+    theirs = run(forward, tensors(forward, lambda x: x.array), backend)
+    truth = run(forward, tensors(forward, lambda x: double(x.array)), None)
+    return [] if isinstance(theirs, str) or isinstance(truth, str) else compared(forward, theirs, truth)
+
+
+def compared(forward, theirs, truth):
+    """The differences of one op's outputs."""
+    rows = []
+    for k, (value, other, exact) in enumerate(zip(forward.outputs, theirs, truth, strict=True)):
+        if value.dtype.kind != "f":
+            continue
+        scale = float(np.abs(exact).max()) if exact.size and np.isfinite(exact).all() else 0.0
+        rows.append({"output": k, "apart": relative(value.array, other.astype(np.float64), scale),
+                     "ours": relative(value.array, exact, scale), "theirs": relative(other, exact, scale)})
+    return rows
+
+
+def cascaded(trace, backend, steps):
+    """{step: relative difference} where every op that can run on the other backend gets what that one made before."""
+    made, found = {}, {}
+    for forward in trace.forwards:
+        if forward.step > steps[-1] or available(forward):
+            continue
+        inputs = tensors(forward, lambda x: made.get(id(x), x.array))
+        outputs = run(forward, inputs, None if why_not(forward, backend) else backend)
+        if isinstance(outputs, str):
+            continue
+        made.update((id(y), array) for y, array in zip(forward.outputs, outputs, strict=True))
+        y = forward.outputs[0]
+        if forward.step in steps and y.dtype.kind == "f":
+            exact = y.array.astype(np.float64)
+            scale = float(np.abs(exact).max()) if exact.size and np.isfinite(exact).all() else 0.0
+            found[forward.step] = relative(outputs[0], exact, scale)
+    return found
+
+
+def diff_lines(trace, backend, width):
+    """The table: per op the difference alone and added up, and who is nearer to float64."""
+    compared_ops, left = [], {}
+    for forward in trace.forwards:
+        why = why_not(forward, backend)
+        if why:
+            left.setdefault(why.partition(" (")[0], []).append(forward)
+        else:
+            compared_ops.append(forward)
+    lines = []
+    if compared_ops:
+        steps = [forward.step for forward in compared_ops]
+        chain, rows = cascaded(trace, backend, steps), []
+        for forward in compared_ops:
+            for row in isolated(forward, backend):
+                if row["output"]:
+                    continue
+                nearer = "" if row["ours"] == row["theirs"] else "ours" if row["ours"] < row["theirs"] else backend
+                rows.append({"step": str(forward.step), "op": safe(forward.op.name), "module": safe(forward.path or ""),
+                             "alone": number(row["apart"]), "added up": number(chain.get(forward.step, 0.0)),
+                             "ours-f64": number(row["ours"]), "its-f64": number(row["theirs"]), "nearer": nearer, "_size": row["apart"]})
+        worst = sorted(rows, key=lambda row: -row["_size"])[:WORST]
+        shown = sorted(worst, key=lambda row: int(row["step"]))
+        for row in rows:
+            del row["_size"]
+        lines += table(("step", "op", "module", "alone", "added up", "ours-f64", "its-f64", "nearer"), shown, width)
+        lines.append([(f"  max |difference| / max |y|: of the recording and {safe(backend)}, and of each from float64", "dim")])
+    else:
+        lines.append([(f"  No op of this trace can be compared with {safe(backend)}.", "")])
+    for why, ops in left.items():
+        names = ", ".join(dict.fromkeys(safe(op.op.name) for op in ops))
+        lines.append([(f"  not compared, {why}: {names}", "dim")])
+    return [fit(line, width) for line in lines]
