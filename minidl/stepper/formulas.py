@@ -5,6 +5,7 @@ No SVG text goes into the page: only glyph outlines, once each, and where they s
 
 import functools
 import re
+import warnings
 from xml.etree import ElementTree
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -16,7 +17,9 @@ SIZE = 24                                          # ziamath's font size: an em 
 def typesetter():
     """ziamath's Latex, or None where it is not installed (`pip install 'minidl[step]'` brings it)."""
     try:
-        from ziamath import Latex
+        with warnings.catch_warnings():  # it opens its font by a call that Python 3.11 and 3.12 call deprecated, and 3.13 does not
+            warnings.filterwarnings("ignore", "path is deprecated", DeprecationWarning)
+            from ziamath import Latex
     except ImportError:
         return None
     return Latex

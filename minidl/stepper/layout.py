@@ -185,31 +185,28 @@ def readers(nodes, ops):
 
 
 def graph(nodes, ops, path):
-    """Nodes with places (column, row) and edges [from, to, tensor]; -1 is what comes from outside."""
+    """Nodes with places (column, row), and edges [from, to, tensor]; what comes from outside has a node without ops."""
     made = {tensor: k for k, node in enumerate(nodes) for op in ops[node.first:node.last + 1] for tensor in op["makes"]}
-    edges = [[made.get(tensor, -1), k, tensor] for tensor, found in readers(nodes, ops).items() for k in found]
-    column = [0] * len(nodes)
-    for k in range(len(nodes)):  # nodes stand in order of execution, so every edge goes forward
-        column[k] = max((column[a] + 1 for a, b, _ in edges if b == k and a >= 0), default=0)
-    rows, taken = [0] * len(nodes), {}
-    for k in range(len(nodes)):
-        before = [rows[a] for a, b, _ in edges if b == k and a >= 0]
-        row = min(before, default=0)
+    found = readers(nodes, ops)
+    outside = [tensor for tensor in found if tensor not in made]
+    places = {tensor: k for k, tensor in enumerate(outside)} | {tensor: len(outside) + k for tensor, k in made.items()}
+    edges = [[places[tensor], len(outside) + k, tensor] for tensor, readers_ in found.items() for k in readers_]
+    count = len(outside) + len(nodes)
+    column, rows, taken = [0] * count, [0] * count, {}
+    for k in range(len(outside), count):  # nodes stand in order of execution, so every edge goes forward
+        column[k] = max((column[a] + 1 for a, b, _ in edges if b == k), default=0)
+    for k in range(count):
+        row = min((rows[a] for a, b, _ in edges if b == k), default=0)
         while row in taken.setdefault(column[k], set()) or crossed(k, row, edges, column, rows):
             row += 1
         rows[k] = row
         taken[column[k]].add(row)
-    return {"path": path, "edges": edges,
-            "nodes": [{"name": node.name, "first": node.first, "last": node.last, "op": node.op if node.op is not None else -1,
-                       "column": column[k], "row": rows[k]} for k, node in enumerate(nodes)]}
+    drawn = [{"name": "", "first": -1, "last": -1, "op": -1, "tensor": tensor} for tensor in outside]
+    drawn += [{"name": node.name, "first": node.first, "last": node.last, "op": -1 if node.op is None else node.op} for node in nodes]
+    return {"path": path, "edges": edges, "nodes": [{**node, "column": column[k], "row": rows[k]} for k, node in enumerate(drawn)]}
 
 
 def crossed(k, row, edges, column, rows):
-    """Would a node here stand on an edge that goes past it in this row?"""
-    return any(b != k and 0 <= a < k < b and column[a] < column[k] and rows[a] == row and reaches_past(a, b, k, edges)
+    """Would a node here stand on an edge that passes it in this row?"""
+    return any(a < k < b and rows[a] == row and column[a] < column[k] < column[b] and not any(x == a and y == k for x, y, _ in edges)
                for a, b, _ in edges)
-
-
-def reaches_past(a, b, k, edges):
-    """Does the edge a -> b skip over k, rather than lead to k's neighbour? (Then a's row belongs to that edge.)"""
-    return not any(x == a and y == k for x, y, _ in edges)

@@ -10,19 +10,21 @@ const WIDE = 104, HIGH = 34, ACROSS = 150, DOWN = 56;
 export function graphPane(step) {
   const op = opNumber(view.place), graph = op < 0 ? null : trace.page.graphs[trace.page.graph_of[op]];
   if (!graph) return el("p", { class: "quiet" }, "This step stands in no graph.");
-  const back = step.kind === "backward", across = (c) => 70 + c * ACROSS, down = (r) => 16 + r * DOWN;
+  const back = step.kind === "backward", across = (c) => 30 + c * ACROSS, down = (r) => 16 + r * DOWN;
   const columns = 1 + Math.max(...graph.nodes.map((n) => n.column)), rows = 1 + Math.max(...graph.nodes.map((n) => n.row));
-  const width = across(columns - 1) + WIDE + 60, height = down(rows - 1) + HIGH + 24;
+  const width = across(columns - 1) + WIDE + 60, height = down(rows - 1) + HIGH + 40;
   const drawn = el("svg:svg", { class: `graph ${back ? "back" : "ahead"}`, viewBox: `0 0 ${width} ${height}`, width, height, role: "group", "aria-label": `graph of ${graph.path || "the whole network"}` },
     graph.edges.map((edge) => arrowOf(edge, graph, back, across, down)),
     graph.nodes.map((node) => nodeOf(node, node.first <= op && op <= node.last, across, down)));
-  requestAnimationFrame(() => drawn.querySelector(".here")?.scrollIntoView({ block: "nearest", inline: "center" }));
+  requestAnimationFrame(() => centre(drawn.querySelector(".here")));
   return [el("h2", {}, el("bdi", { class: "name" }, graph.path || "the network"), el("span", { class: "quiet" }, back ? "   gradients flow back; a wider arrow carries a larger one" : "   data flows forward")),
     el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "graph" }, drawn)];
 }
 
 function nodeOf(node, here, across, down) {
-  const x = across(node.column), y = down(node.row), leaf = node.op >= 0, step = trace.steps[trace.placeOfForward[node.first]];
+  const x = across(node.column), y = down(node.row), leaf = node.op >= 0;
+  if (node.first < 0) return outside(node, x, y);
+  const step = trace.steps[trace.placeOfForward[node.first]];
   const under = leaf && node.name !== step.op ? step.op : leaf ? "" : several(node.last - node.first + 1, "op");
   return el("svg:g", { class: `vertex${here ? " here" : ""}${leaf ? "" : " module"}`, role: "button", tabindex: "0", "aria-label": `${node.name} ${under}`,
     click: () => go(node), keydown: (event) => { if (event.key === "Enter" || event.key === " ") { event.preventDefault(); go(node); } } },
@@ -32,16 +34,24 @@ function nodeOf(node, here, across, down) {
   el("svg:title", {}, node.name));
 }
 
+// A tensor that comes from outside of what is drawn.
+function outside(node, x, y) {
+  const tensor = tensorOf(node.tensor);
+  return el("svg:g", { class: "vertex outside" }, el("svg:circle", { cx: x + WIDE - 8, cy: y + HIGH / 2, r: 6 }),
+    el("svg:text", { x: x + WIDE - 22, y: y + HIGH / 2 + 4, "text-anchor": "end" }, cut(tensor.name, 14)), el("svg:title", {}, tensor.name));
+}
+
 const cut = (text, most) => (text.length > most ? text.slice(0, most - 1) + "…" : text);
 
 function arrowOf([from, to, tensor], graph, back, across, down) {
-  const b = graph.nodes[to], a = from >= 0 ? graph.nodes[from] : { column: b.column - 1, row: b.row };
-  const start = from >= 0 ? [across(a.column) + WIDE, down(a.row) + HIGH / 2] : [across(b.column) - 40, down(b.row) + HIGH / 2];
-  const end = [across(b.column), down(b.row) + HIGH / 2], gradient = tensorOf(tensorOf(tensor).gradient), size = back ? weight(gradient) : 1.6;
-  const bend = Math.min(60, (end[0] - start[0]) / 2), past = from >= 0 && b.column - a.column > 1 && a.row === b.row && graph.nodes.some((n) => n.row === a.row && n.column > a.column && n.column < b.column);
-  const lift = past ? DOWN * (1 + 0.0) * 0.78 : 0;
+  const a = graph.nodes[from], b = graph.nodes[to], gradient = tensorOf(tensorOf(tensor).gradient), size = back ? weight(gradient) : 1.6;
+  const start = [across(a.column) + WIDE, down(a.row) + HIGH / 2], end = [across(b.column), down(b.row) + HIGH / 2];
+  const bend = Math.min(30, (end[0] - start[0]) / 2);
+  const past = a.row === b.row && graph.nodes.some((n) => n.row === a.row && n.column > a.column && n.column < b.column);
+  const lift = past ? DOWN * 0.8 : 0;
   const d = past ? `M${start} C${start[0] + 26} ${start[1] + lift} ${start[0] + 26} ${start[1] + lift} ${start[0] + 60} ${start[1] + lift} H${end[0] - 60} C${end[0] - 26} ${end[1] + lift} ${end[0] - 26} ${end[1] + lift} ${end}`
-    : `M${start} C${start[0] + bend} ${start[1]} ${end[0] - bend} ${end[1]} ${end}`;
+    : a.row > b.row ? `M${start} H${end[0] - 46} C${end[0] - 16} ${start[1]} ${end[0] - 30} ${end[1]} ${end}` // along its own row, then up
+    : `M${start} C${start[0] + bend} ${start[1]} ${start[0] + 16} ${end[1]} ${start[0] + 46} ${end[1]} H${end[0]}`;
   const tip = back ? `M${start[0] + 8} ${start[1] - 5}L${start[0]} ${start[1]}l8 5z` : `M${end[0] - 8} ${end[1] - 5}L${end[0]} ${end[1]}l-8 5z`;
   const t = tensorOf(tensor);
   return el("svg:g", { class: "flowing" }, el("svg:path", { d, class: "edge", "stroke-width": size }), el("svg:path", { d: tip, class: "tip" }),
@@ -54,6 +64,14 @@ function weight(gradient) {
   if (!f || typeof f.std !== "number") return 1;
   const norm = Math.sqrt(f.size * (f.mean ** 2 + f.std ** 2));
   return Math.max(1, Math.min(6, 6 + Math.log10(norm || 1e-9)));
+}
+
+// Scroll the node into the middle of its box, without moving the page.
+function centre(node) {
+  const box = node?.closest(".scroll");
+  if (!box) return;
+  const frame = box.getBoundingClientRect(), at = node.getBoundingClientRect();
+  box.scrollLeft += at.left + at.width / 2 - frame.left - frame.width / 2;
 }
 
 function go(node) {

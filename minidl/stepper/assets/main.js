@@ -1,12 +1,13 @@
 // The page comes alive: unpack the trace, start the panes, listen to keys.
 
 import { byId, el, fill, visible } from "./dom.js";
-import { forwardOf, opNumber, sentenceOf, titleOf, trace, unpack } from "./data.js";
+import { forwardOf, opNumber, sentenceOf, tensorOf, titleOf, trace, unpack } from "./data.js";
 import { TABS, pane, readHash, update, view } from "./state.js";
 import { nextModule, startOutline } from "./outline.js";
 import { nextTensor, startStage } from "./stage.js";
 import { startPanels } from "./panels.js";
 import { startTimeline } from "./timeline.js";
+import { windows } from "./windows.js";
 
 const KEYS = [["j  k", "next step, step before"], ["J  K", "next module, module before"], ["c  C", "on to the next stop (breakpoint, flag, start of the backward), back to the last"],
   ["f", "between an op's forward and its backward"], ["b", "breakpoint on this op, and off"], ["[  ]", "tensor before, next tensor on the stage"],
@@ -17,12 +18,12 @@ async function start() {
   await unpack(byId("trace").textContent);
   fill(byId("title"), trace.page.title);
   document.title = `${visible(trace.page.title)} · minidl`;
-  if (!trace.steps.length) { byId("says").textContent = "Nothing was recorded."; return; }
+  if (!trace.steps.length) { fill(byId("says"), "Nothing was recorded."); return; }
   startOutline();
   startStage();
   startPanels();
   startTimeline();
-  pane((now, before) => { if (now.place !== before.place) byId("polite").textContent = sentenceOf(now.place) + (stopped ? ` ${stopped}` : ""); });
+  pane((now, before) => { if (now.place !== before.place) fill(byId("polite"), sentenceOf(now.place) + (stopped ? ` ${stopped}` : "")); });
   notes();
   help();
   buttons();
@@ -30,6 +31,7 @@ async function start() {
   window.addEventListener("hashchange", () => { const found = readHash(location.hash); if (found) update(found); });
   update(readHash(location.hash) ?? {});
   document.documentElement.dataset.ready = "yes";
+  performance.mark("ready");
 }
 
 // What the first screen must say (random weights, an exception), and the doctor's findings.
@@ -122,7 +124,7 @@ function breakpoint() {
   const off = breaks.delete(id);
   if (!off) breaks.add(id);
   update({ breaks });
-  byId("polite").textContent = `Breakpoint ${off ? "removed from" : "set on"} ${titleOf(trace.steps[view.place])}.`;
+  fill(byId("polite"), `Breakpoint ${off ? "removed from" : "set on"} ${titleOf(trace.steps[view.place])}.`);
 }
 
 const ACTIONS = {
@@ -140,5 +142,8 @@ function keys(event) {
   event.preventDefault();
   action();
 }
+
+// For the tests: what lights up when an element is chosen.
+window.minidl = { windows: (place, argument, box) => windows(trace.steps[place], argument, box, tensorOf) };
 
 start();

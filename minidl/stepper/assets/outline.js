@@ -14,7 +14,7 @@ export function startOutline() {
   const box = byId("filter");
   box.addEventListener("input", () => { filter = box.value.trim().toLowerCase(); render(); });
   box.addEventListener("keydown", (event) => {
-    if (event.key === "Escape") { box.value = filter = ""; render(); byId("tree").focus(); }
+    if (event.key === "Escape") { box.value = filter = ""; render(); focus(focusRow); }
     if (event.key === "Enter") { const first = shown().find((n) => rows[n].op >= 0); if (first !== undefined) goTo(first); }
   });
   const tree = byId("tree");
@@ -167,10 +167,12 @@ function focus(number) {
   element?.focus();
 }
 
-// The nearest place before or after the cursor where another module begins.
+// Where the next module begins; or, going back, where this one did, and then the one before it.
 export function nextModule(direction) {
-  const path = (place) => (trace.steps[place].path ?? "").split(".").slice(0, -1).join(".") || trace.steps[place].path;
-  let place = view.place;
-  while (place + direction >= 0 && place + direction < trace.steps.length && path(place) === path(place + direction)) place += direction;
-  return place + direction;
+  const leaf = new Map(rows.filter((row) => row.op >= 0).map((row) => [row.op, row.parent < 0 ? `op ${row.op}` : row.parent]));
+  const of = (place) => leaf.get(opNumber(place)) ?? trace.steps[place]?.kind;
+  const starts = (place) => place <= 0 || of(place) !== of(place - 1) || trace.steps[place].kind !== trace.steps[place - 1].kind;
+  let place = view.place + direction;
+  while (place > 0 && place < trace.steps.length - 1 && !starts(place)) place += direction;
+  return place;
 }

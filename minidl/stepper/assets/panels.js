@@ -66,7 +66,7 @@ function tensorPane(step) {
       statistics(tensor, other)),
     section("Values", big(tensor)),
     section("Histogram", histogram(tensor)),
-    tensor.corner && tensor.corner.values.length ? section(["Numbers ", el("code", {}, tensor.corner.at || "the value")], numbers(tensor)) : null];
+    tensor.corner?.values.length ? numbers(tensor) : null];
 }
 
 const jump = (text, place) => el("button", { type: "button", class: "link", click: () => update({ place }) }, text);
@@ -85,14 +85,14 @@ function statistics(tensor, other) {
 function big(tensor) {
   if (!tensor.thumbnails) return el("p", { class: "quiet" }, tensor.facts?.size === 1 ? num(tensor.facts.min, 6) : "no picture: see the numbers");
   const canvas = el("canvas", { role: "img", "aria-label": `heat map of ${tensor.name}, scale ${num(tensor.thumbnails.scale)}` });
-  draw(canvas, tensor, plan(tensor, 300, Math.max(110, byId("panel").clientHeight - 96)));
+  draw(canvas, tensor, plan(tensor, 260, Math.max(110, byId("panel").clientHeight - 96)));
   const { shown, total, kind } = tensor.thumbnails;
   return [canvas, legend(tensor), total > shown.length ? el("p", { class: "legend" }, `${shown.length} of ${total} ${kind === "tiles" ? "filters" : "channels of sample 0"}`) : null];
 }
 
 function histogram(tensor) {
   if (!tensor.histogram) return el("p", { class: "quiet" }, "Nothing to spread: all values are equal, or none is finite.");
-  const { low, high, counts } = tensor.histogram, top = Math.max(...counts), wide = 288, tall = 96, step = wide / counts.length;
+  const { low, high, counts } = tensor.histogram, top = Math.max(...counts), wide = 240, tall = 96, step = wide / counts.length;
   const zero = low < 0 && high > 0 ? -low / (high - low) * wide : null, at = (k) => low + (high - low) * k / counts.length;
   return [el("svg:svg", { class: "histogram", viewBox: `0 0 ${wide} ${tall}`, role: "img", "aria-label": `histogram from ${num(low)} to ${num(high)}, tallest bar ${top}` },
     counts.map((count, k) => count ? el("svg:rect", { x: k * step + 0.5, width: step - 1, y: tall - Math.max(1.5, count / top * (tall - 8)), height: Math.max(1.5, count / top * (tall - 8)), class: at(k + 0.5) < 0 ? "under" : "over" }) : null),
@@ -101,10 +101,16 @@ function histogram(tensor) {
   tableOf("Histogram", ["from", "to", "count"], counts.map((count, k) => [num(at(k)), num(at(k + 1)), String(count)]))];
 }
 
+// The corner's numbers with a common power of ten in front, so that their digits can be compared.
 function numbers(tensor) {
-  const scale = tensor.facts?.absmax || 1;
-  return el("div", { class: "scroll" }, el("table", { class: "corner" }, el("tbody", {}, tensor.corner.values.map((row) => el("tr", {}, row.map((value) =>
-    el("td", { class: typeof value !== "number" ? "bad" : value === 0 ? "nil" : Math.abs(value) > scale / 2 ? "large" : null }, num(value))))))));
+  const { at, values } = tensor.corner, known = values.flat().filter((v) => typeof v === "number" && v);
+  const top = known.reduce((a, b) => Math.max(a, Math.abs(b)), 0), power = top ? Math.floor(Math.log10(top)) : 0;
+  const plain = power >= 0 && power < 4, whole = known.every(Number.isInteger), digits = whole && plain ? 0 : plain ? Math.max(0, 3 - power) : 3;
+  const shown = (v) => typeof v !== "number" ? num(v) : v === 0 ? "0" : (plain ? v : v / 10 ** power).toFixed(digits).replace("-", "−");
+  const scale = plain ? null : el("span", { class: "quiet" }, "  × 10", el("sup", {}, String(power).replace("-", "−")));
+  return section(["Numbers ", el("code", {}, at || "the value"), scale], el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "numbers" },
+    el("table", { class: "corner" }, el("tbody", {}, values.map((row) => el("tr", {}, row.map((value) =>
+      el("td", { class: typeof value !== "number" ? "bad" : value === 0 ? "nil" : Math.abs(value) > top / 2 ? "large" : null, title: num(value, 6) }, shown(value)))))))));
 }
 
 // --- maths -----------------------------------------------------------------------------------------------------------
@@ -113,11 +119,11 @@ function mathsPane(step) {
   if (step.kind === "update" || !op) return section("The optimiser's step", updateTable(step));
   const back = step.kind === "backward";
   return [
-    section("Forward", number >= 0 ? formula(number, op.formula.join(" ")) : null,
-      el("div", { class: number >= 0 ? "formula-text quiet" : "formula-text" }, op.formula.map((line) => el("code", {}, line))),
+    section("Forward", number >= 0 ? el("div", { class: "scroll" }, formula(number, op.formula.join(" "))) : null,
+      op.formula.join(" ") === op.summary && number >= 0 ? null : el("div", { class: number >= 0 ? "formula-text quiet" : "formula-text" }, op.formula.map((line) => el("code", {}, line))),
       (trace.page.rules[forward?.id] ?? []).length ? el("div", { class: "rule" }, el("h3", {}, "shape"), trace.page.rules[forward.id].map((line) => el("code", {}, line))) : null,
       op.shapes ? el("p", { class: "quiet" }, op.shapes) : null),
-    section("Gradients", back ? gradients(step) : null, el("p", { class: back ? "" : "" }, op.gradient || "This op passes no gradient on."),
+    section("Gradients", back ? gradients(step) : null, el("p", {}, op.gradient || "This op passes no gradient on."),
       back && step.ran.length ? el("p", { class: "quiet" }, `Its backward ran: ${step.ran.join(", ")}.`) : null,
       back ? null : usedBy(step)),
     section("One number, worked out", worked(step))];
@@ -160,8 +166,9 @@ function sourcePane(step) {
   const forward = forwardOf(step) ?? step;
   return [
     step.call ? section(["Called at ", place(step.call)], code([[step.call.line, step.call.text]], true)) : null,
+    step.kind === "backward" ? listing("Backward", step.source.backward, true) : null, // what ran comes first
     listing("Forward", step.source.forward, step.kind === "forward"),
-    listing("Backward", step.source.backward, step.kind === "backward"),
+    step.kind === "backward" ? null : listing("Backward", step.source.backward, false),
     forward.keeps?.length ? section("Kept alive for the backward", el("p", {}, forward.keeps.map((k) => `${k.name} ${bytes(k.bytes)}`).join(", "))) : null];
 }
 
@@ -174,8 +181,9 @@ function listing(title, number, current) {
 }
 
 function code(lines, current) {
-  return el("ol", { class: `code${current ? " current" : ""}`, tabindex: "0", role: "region", "aria-label": current ? "source, the lines of this step" : "source" }, lines.map(([n, text]) => el("li", { class: "line" },
-    el("span", { class: "mark", "aria-hidden": "true" }, current ? "▸" : ""), el("span", { class: "number" }, String(n)), el("span", { class: "text" }, coloured(text)))));
+  const label = current ? "source, the lines of this step" : "source";
+  return el("div", { class: `code${current ? " current" : ""}`, tabindex: "0", role: "region", "aria-label": label }, el("ol", {}, lines.map(([n, text]) => el("li", { class: "line" },
+    el("span", { class: "mark", "aria-hidden": "true" }, current ? "▸" : ""), el("span", { class: "number" }, String(n)), el("span", { class: "text" }, coloured(text))))));
 }
 
 // Words of Python: keywords, numbers, strings and comments.

@@ -36,7 +36,7 @@ export function plan(tensor, width, height) {
     const cell = Math.min((width - gap * (columns - 1)) / (w * columns), (height - gap * (rows - 1)) / (h * rows), 26);
     if (!best || cell > best.cell) best = { columns, cell, gap, wrap: 0, w, h, count };
   }
-  best.cell = best.cell >= 2 ? Math.floor(best.cell) : Math.max(1, Math.floor(best.cell * 2) / 2);
+  best.cell = best.cell >= 6 ? Math.floor(best.cell) : Math.max(1, Math.floor(best.cell * 2) / 2);
   return best;
 }
 
@@ -172,13 +172,14 @@ export function shownValue(tensor, box) {
   const { corner: raw, thumbnails } = tensor, rank = tensor.shape.length;
   const exact = box.every(([lo, hi]) => hi - lo === 1), [r, c] = rank > 1 ? [box[rank - 2][0], box[rank - 1][0]] : [0, box[0]?.[0] ?? 0];
   if (exact && raw && box.slice(0, Math.max(0, rank - 2)).every(([lo]) => lo === 0) && raw.values[r]?.[c] !== undefined)
-    return num(raw.values[r][c], 4);
+    return `= ${num(raw.values[r][c], 4)}`;
   if (!thumbnails || thumbnails.kind === "rgb") return "";
   const role = roles(tensor), cell = (axis, cells) => axis === null ? 0 : range(box[axis], cells, tensor.shape[axis])[0];
   const number = role.over === null ? 0 : thumbnails.shown.indexOf(box[role.over][0]);
   const byte = number < 0 ? 0 : levels(tensor)[number][cell(role.down, thumbnails.height) * thumbnails.width + cell(role.across, thumbnails.width)];
-  if (!byte) return "not finite";
-  return `${exact ? "≈" : "mean ≈"} ${num((byte - 128) / 127 * thumbnails.scale, 2)}`;
+  if (!byte) return "is not finite";
+  const value = num((byte - 128) / 127 * thumbnails.scale, 2), off = num(thumbnails.scale / 254, 1);
+  return exact ? `≈ ${value} ± ${off}` : `: mean ≈ ${value} ± ${off}`;
 }
 
 // The colour bar with its numbers.
@@ -186,5 +187,5 @@ export function legend(tensor) {
   const { kind, scale, low, high } = tensor.thumbnails;
   if (kind === "rgb") return el("p", { class: "legend" }, `a picture: ${num(low)} is black, ${num(high)} full colour`);
   return el("p", { class: "legend", title: "Blue is below zero, red above it; the scale is the largest value shown." },
-    el("span", {}, `−${num(scale)}`), el("span", { class: "ramp", "aria-hidden": "true" }), el("span", {}, `+${num(scale)}`));
+    el("span", { "aria-hidden": "true" }, "−"), el("span", { class: "ramp", "aria-hidden": "true" }), el("span", {}, `± ${num(scale)}`));
 }

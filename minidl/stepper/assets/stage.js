@@ -26,25 +26,35 @@ function render() {
   pictures.length = 0;
   pictures.drawn = true;
   heading(step);
-  const stage = byId("stage"), wide = stage.clientWidth, high = stage.clientHeight;
-  const left = slots.filter((s) => s.side === "in"), below = slots.filter((s) => s.side === "parameter"), right = slots.filter((s) => s.side === "out");
+  const stage = byId("stage"), wide = stage.clientWidth - 16, stacked = matchMedia("(max-width: 640px)").matches;
+  const high = stacked ? 300 : stage.clientHeight - 16; // stacked, the stage is as high as its cards
+  const of = (side) => slots.filter((slot) => slot.side === side), left = of("in"), below = of("parameter"), right = of("out");
   stage.dataset.kind = step.kind;
-  const column = Math.max(150, (wide - 110) / 3);
-  const room = (list, above) => Math.max(96, (high - above) / Math.max(1, list.length) - 12);
-  const cards = (list, above, share = 1) => list.map((slot) => card(slot, step, column * share - 30, room(list, above)));
+  stage.dataset.alone = below.length ? "no" : "yes";
+  const column = stacked ? wide : below.length ? (wide - 68) / 3 : (wide - 68 - 170) / 2, back = step.kind === "backward", settings = unusual(step);
   const head = el("div", { class: "op", role: "group", "aria-label": `operation ${step.op}` },
-    el("strong", {}, step.op), settingsText(step) ? el("span", { class: "settings" }, settingsText(step)) : null,
-    constants(step));
-  const pair = below.length > 1;
-  fill(stage,
-    el("div", { class: "side left" }, cards(left, 10)),
-    el("div", { class: "flow", "aria-hidden": "true" }, step.kind === "backward" ? "←" : "→"),
-    el("div", { class: "side middle" }, head,
-      below.length ? el("div", { class: "up", "aria-hidden": "true" }, step.kind === "backward" ? "↓" : "↑") : null,
-      el("div", { class: pair ? "parameters pair" : "parameters" }, below.map((slot) => card(slot, step, pair ? column / 2 - 22 : column - 30, high - 120)))),
-    el("div", { class: "flow", "aria-hidden": "true" }, step.kind === "backward" ? "←" : "→"),
-    el("div", { class: "side right" }, cards(right, 10)));
+    el("strong", {}, step.op), settings ? el("span", { class: "settings" }, settings) : null, constants(step));
+  const flow = () => el("div", { class: "flow", "aria-hidden": "true" }, back ? "←" : "→");
+  fill(stage, el("div", { class: "side left" }, cards(left, step, column, high)), flow(),
+    el("div", { class: "side middle" }, head, below.length ? el("div", { class: "up", "aria-hidden": "true" }, back ? "↓" : "↑") : null, parameters(below, step, column, high - 82 - 20 * Math.ceil(settings.length * 7.6 / (column - 34)))),
+    flow(), el("div", { class: "side right" }, cards(right, step, column, high)));
   mark();
+}
+
+// The cards of one side: those that matter most share the height, the others are one line each.
+function cards(list, step, wide, high) {
+  const small = list.map((slot, k) => k > 0 && high / list.length < 190 && minor(slot, step));
+  const rest = high - 8 * (list.length - 1) - 58 * small.filter(Boolean).length, share = rest / Math.max(1, small.filter((s) => !s).length);
+  return list.map((slot, k) => card(slot, step, wide - 22, share, small[k] || share < 96));
+}
+
+const minor = (slot, step) => tensorOf(slot.tensor).shape.length < 2 || step.kind === "backward" && slot.gradient === null;
+
+// Parameters below the op: one above the other, or two vectors side by side.
+function parameters(list, step, column, high) {
+  if (list.length === 2 && list.every((slot) => tensorOf(slot.tensor).shape.length < 2))
+    return el("div", { class: "parameters pair" }, list.map((slot) => card(slot, step, column / 2 - 28, high, high < 96, true)));
+  return el("div", { class: "parameters" }, cards(list, step, column, high));
 }
 
 // What stands where: {side, argument, tensor, gradient, part}.
@@ -66,6 +76,9 @@ export function slotsOf(step) {
   }), ...forward.outputs.map((y, k) => ({ side: "out", argument: y.argument, tensor: y.tensor,
     gradient: given.get(y.tensor) ?? step.inputs[k]?.tensor ?? null }))];
 }
+
+// The settings that are not what everybody expects.
+const unusual = (step) => settingsText(step).split(", ").filter((s) => !/^(dilation=1|groups=1|ceil_mode=False|return_indices=False)$/.test(s)).join(", ");
 
 // Numbers among the inputs: x * 2.
 function constants(step) {
@@ -96,46 +109,50 @@ function signature(step, forward) {
 }
 
 // --- one tensor ------------------------------------------------------------------------------------------------------
-function card(slot, step, wide, high) {
+function card(slot, step, wide, high, compact, narrow) {
   const tensor = tensorOf(slot.tensor), gradient = tensorOf(slot.gradient), back = step.kind === "backward";
   const named = back ? gradient ?? tensor : tensor;
-  const both = back && gradient && tensor?.thumbnails && gradient.thumbnails;
-  const width = both ? (wide - 14) / 2 : wide, height = high - 84;
-  const body = el("div", { class: "views" });
-  if (!back) body.append(look(tensor, slot.argument, width, height, null));
-  else {
+  const both = back && gradient && tensor?.thumbnails && gradient.thumbnails && !narrow;
+  const width = both ? (wide - 14) / 2 : wide, height = high - 58 - (slot.part && slot.part.count !== 1 ? 20 : 0);
+  const body = compact ? null : el("div", { class: "views" });
+  if (body && !back) body.append(look(tensor, slot.argument, width, height, null));
+  else if (body) {
     body.append(gradient ? look(gradient, slot.argument, width, height, both ? `grad_${slot.argument}` : null)
       : el("p", { class: "quiet none" }, "no gradient asked for"));
-    if (both) body.append(look(tensor, slot.argument, width, height, `value of ${slot.argument}`));
+    if (both) body.append(look(tensor, slot.argument, width, height, slot.argument));
   }
   return el("section", { class: `card${back ? " back" : ""}`, "data-tensor": named?.id, "aria-label": `${slot.argument}: ${named?.name ?? ""}`, click: () => select(named) },
     el("header", {}, el("b", { class: "argument" }, back && gradient ? `grad_${slot.argument}` : slot.argument),
       el("bdi", { class: "name", title: tensor?.name }, tensor?.name ?? ""), el("span", { class: "shape" }, shapeText(tensor?.shape ?? []))),
     slot.part && slot.part.count !== 1 ? contribution(slot.part) : null,
-    body, facts(named));
+    body, back && !gradient ? null : facts(named, narrow));
 }
 
+// A tensor that several ops read gets a gradient from each, and they add up.
 function contribution(part) {
-  const of = part.count ? ` of ${part.count}` : "", sum = tensorOf(part.after)?.facts;
-  const rest = part.complete ? "its gradient is complete" : `${part.count ? part.count - part.index : "more"} still to come`;
-  return el("p", { class: "share" }, `contribution ${part.index}${of}: ${rest}${sum ? `, sum so far ≤ ${num(sum.absmax)}` : ""}`);
+  const sum = tensorOf(part.after)?.facts, whole = part.complete ? "complete" : `${part.count ? part.count - part.index : "more"} to come`;
+  return el("p", { class: "share", title: sum ? `the largest of the sum so far is ${num(sum.absmax)}` : null },
+    `contribution ${part.index}${part.count ? ` of ${part.count}` : ""}: ${whole}`);
 }
 
-function facts(tensor) {
+function facts(tensor, narrow) {
   const f = tensor?.facts;
   if (!f) return el("p", { class: "facts quiet" }, "not recorded");
   const odd = [f.nan ? `${f.nan} NaN` : "", f.inf ? `${f.inf} ∞` : ""].filter(Boolean).join(", ");
   if (f.size === 1) return el("p", { class: "facts" }, `value ${num(f.min, 5)}`, odd ? el("b", { class: "bad" }, ` ${odd}`) : null);
-  return el("p", { class: "facts" }, `${num(f.min)} … ${num(f.max)}   μ ${num(f.mean, 2)}   σ ${num(f.std, 2)}`, odd ? el("b", { class: "bad" }, `  ${odd}`) : null);
+  const mean = typeof f.mean === "number" && Math.abs(f.mean) < 1e-6 * f.absmax ? "≈0" : num(f.mean, 2);
+  return el("p", { class: "facts" }, odd ? el("b", { class: "bad" }, `${odd}   `) : null, `${num(f.min)} … ${num(f.max)}`, narrow ? "" : `   μ ${mean}   σ ${num(f.std, 2)}`);
 }
 
 // A picture with its scale; a single number where there is nothing to draw.
 function look(tensor, argument, width, height, label) {
-  const caption = label ? el("span", { class: "caption" }, label) : null;
+  const part = tensor?.thumbnails && tensor.thumbnails.total > tensor.thumbnails.shown.length ? tensor.thumbnails : null;
+  const some = part ? `${part.shown.length} of ${part.total}${label ? "" : part.kind === "tiles" ? " filters" : " channels"}` : "";
+  const caption = label || some ? el("span", { class: "caption" }, [label, some].filter(Boolean).join(", ")) : null;
   if (!tensor) return el("div", { class: "look" }, caption);
   if (tensor.facts?.size === 1) return el("div", { class: "look" }, caption, el("output", { class: "scalar" }, num(tensor.facts.mean ?? tensor.facts.min, 5)));
   if (!tensor.thumbnails) return el("div", { class: "look" }, caption, numbers(tensor));
-  const layout = plan(tensor, Math.max(60, width), Math.max(40, height - (label ? 18 : 0)));
+  const layout = plan(tensor, Math.max(60, width), Math.max(24, height - (caption ? 36 : 18)));
   const canvas = el("canvas", { "aria-hidden": "true" }), over = el("svg:svg", { class: "over", "aria-hidden": "true" });
   const [w, h] = draw(canvas, tensor, layout);
   over.setAttribute("width", w);
@@ -147,9 +164,7 @@ function look(tensor, argument, width, height, label) {
     click: (event) => { event.stopPropagation(); pin(entry, event); } }, canvas, over);
   entry.frame = frame;
   pictures.push(entry);
-  const { shown, total } = tensor.thumbnails;
-  return el("div", { class: "look" }, caption, frame, legend(tensor),
-    total > shown.length ? el("p", { class: "legend" }, `${shown.length} of ${total} ${tensor.thumbnails.kind === "tiles" ? "filters" : "channels"}`) : null);
+  return el("div", { class: "look" }, caption, frame, legend(tensor));
 }
 
 function numbers(tensor) {
@@ -201,7 +216,7 @@ function arrows(entry, event) {
   const by = /Up|Left/.test(event.key) ? -1 : 1, fresh = view.tensor !== entry.tensor.id || !view.at;
   const at = here.map((k, n) => n === axis && !fresh ? Math.max(0, Math.min(entry.tensor.shape[n] - 1, k + by)) : k);
   update({ tensor: entry.tensor.id, at });
-  byId("polite").textContent = byId("picked").textContent;
+  fill(byId("polite"), byId("picked").textContent);
 }
 
 function light(entry, box) {
@@ -214,7 +229,7 @@ function light(entry, box) {
   }
   const words = Object.entries(found).map(([name, part]) => `${name}[${boxText(part)}]`);
   const back = entry.tensor.role === "gradient", name = `${back ? "grad_" : ""}${entry.argument}`;
-  byId("picked").textContent = `${name}[${boxText(box)}] = ${shownValue(entry.tensor, box)}${words.length ? `   meets   ${words.join(",  ")}` : ""}`;
+  fill(byId("picked"), `${name}[${boxText(box)}] ${shownValue(entry.tensor, box)}${words.length ? `   meets   ${words.join(",  ")}` : ""}`);
 }
 
 const boxText = (box) => box.map(([lo, hi]) => (hi - lo === 1 ? lo : `${lo}:${hi}`)).join(", ");
@@ -228,7 +243,7 @@ function outline(entry, box, kind) {
 
 function dark() {
   for (const entry of pictures) entry.over.replaceChildren();
-  byId("picked").textContent = pictures.length ? "Point at an element, or focus a picture and use the arrow keys: what it meets lights up." : "";
+  fill(byId("picked"), pictures.length ? "Point at an element, or focus a picture and use the arrow keys: what it meets lights up." : "");
 }
 
 // [ and ]: the tensors of the stage, one after the other.

@@ -69,7 +69,7 @@ function bars() {
   trace.steps.map((step, k) => view.breaks.has(step.id) ? markAt(k, count, "stop", "■") : null));
   const turn = trace.steps.findIndex((step) => step.kind === "backward");
   const top = values.reduce((a, b) => (b !== null && Number.isFinite(b) && b > a ? b : a), 0);
-  byId("scale").textContent = `bars up to ${shown(top, metric)}${metric === "memory" || metric === "time" && count < 3 ? "" : ", log scale"}`;
+  fill(byId("scale"), `bars up to ${shown(top, metric)}${metric === "memory" || metric === "time" && count < 3 ? "" : ", log scale"}`);
   fill(byId("ends"), el("span", {}, `forward ${trace.counts.forward} · ${duration(trace.seconds.forward)}`),
     turn < 0 ? el("span", {}, "no backward was recorded") : placed(el("span", { class: "turn" }, `backward ${trace.counts.backward} · ${duration(trace.seconds.backward)}`), turn / count));
   fill(byId("timetable"), tableOf(`Every step, with its ${METRICS[metric]}`, ["step", "kind", "where", "op", METRICS[metric]],
