@@ -81,5 +81,5 @@ $(VENV)/.for-test: $(VENV)/.made $(PROJECT)
 	@touch $(VENV)/.for-demo $@
 
 $(VENV)/.for-ci: $(VENV)/.made $(PROJECT)
-	$(BIN)/python -m pip install --quiet --config-settings editable_mode=compat --editable '.[test,ci]'
+	$(BIN)/python -m pip install --quiet --config-settings editable_mode=compat --editable '.[test,ci,step,browser]'
 	@touch $(VENV)/.for-demo $(VENV)/.for-test $@

@@ -31,6 +31,7 @@ setup(
         "cuda12": ["cupy-cuda12x[ctk]"],
         "cuda13": ["cupy-cuda13x[ctk]"],
         "step": ["ziamath"],
+        "browser": ["playwright", "axe-playwright-python"],  # for tests/browser, which also need a chromium
         "plot": ["matplotlib"],
         "data": ["pillow"],
         "onnx": ["onnx", "onnxruntime"],
