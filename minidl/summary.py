@@ -36,7 +36,8 @@ class Row:
 
     def signature(self):
         """Equal for calls that do and cost the same; the field is left out, it grows from block to block."""
-        return (self.type, str(self.inputs), str(self.outputs), self.parameters, self.multiply_adds, self.output_bytes,
+        settings = self.module.extra_repr() if self.module is not None else ""
+        return (self.type, settings, str(self.inputs), str(self.outputs), self.parameters, self.multiply_adds, self.output_bytes,
                 self.saved_bytes, tuple((row.name, row.signature()) for row in self.rows))
 
     def as_dict(self):
@@ -195,8 +196,10 @@ class Watcher:
 
     def function_row(self, outer, call):
         """The row of a function that a module with children calls itself, as in `x + y` or `F.relu(x)`."""
-        path = f"{outer.path}.{call.op.name}()" if outer.path else f"{call.op.name}()"
-        row = Row(path, "function", f"{call.op.name}()")
+        name = f"{call.op.name}()"
+        before = sum(row.name.partition("#")[0] == name for row in outer.rows)
+        name += f"#{before + 1}" if before else ""
+        row = Row(f"{outer.path}.{name}" if outer.path else name, "function", name)
         outer.rows.append(row)
         inputs = [x for x in call.inputs if isinstance(x, Tensor)]
         row.inputs, row.outputs = shapes_of(inputs[:2]), shapes_of(call.outputs)

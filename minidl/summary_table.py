@@ -1,6 +1,7 @@
 """A Summary as text: one line per layer, equal neighbours folded into one, totals below, and the error where it stopped."""
 
 import itertools
+import os
 import shutil
 
 from minidl.summary import size_text
@@ -46,8 +47,8 @@ def folded(rows):
 
 def lines_of(row, count, last, level, depth):
     """The line of a row, and those of the rows inside it."""
-    name = row.name if count == 1 or last == row.name else f"{row.name}…{last}"
-    line = {"layer": "  " * level + name + (f"  ×{count}" if count > 1 else ""), "type": row.type,
+    name = row.name if count == 1 else f"{several(row.name, last)} ×{count}"
+    line = {"layer": "  " * level + name, "type": row.type,
             "input": shape_text(row.inputs), "output": shape_text(row.outputs)}
     opened = not row.is_layer and (depth is None or level + 1 < depth)
     if not opened:
@@ -58,6 +59,12 @@ def lines_of(row, count, last, level, depth):
     if opened:
         for inner, times, last_inner in folded(row.rows):
             yield from lines_of(inner, times, last_inner, level + 1, depth)
+
+
+def several(first, last):
+    """1…5, or Mixed_6c…6d: what both names begin with comes once, but no number is cut."""
+    shared = os.path.commonprefix([first, last]).rstrip("0123456789")  # noqa: RUF071 - letter by letter is what is wanted
+    return first if first == last else f"{first}…{last[len(shared):]}"
 
 
 def shape_text(shapes):
@@ -85,14 +92,23 @@ def short(count):
 # --- columns ----------------------------------------------------------------------------------------------------------------
 
 def fitted(lines, width):
-    """{title: width of its column}: the input is left out first, then names and types are cut."""
+    """{title: width of its column}: what is left out or cut, in this order, until the table fits."""
     wide = {title: max(len(title), *(len(line.get(title, "")) for line in lines)) for title in COLUMNS}
-    if sum(wide.values()) + 2 * (len(wide) - 1) > width:
+
+    def over():
+        return sum(wide.values()) + 2 * (len(wide) - 1) - width
+
+    if over() > 0:
         del wide["input"]
     for title, least in (("type", 12), ("layer", 16)):
-        over = sum(wide.values()) + 2 * (len(wide) - 1) - width
-        if over > 0:
-            wide[title] = max(least, wide[title] - over)
+        wide[title] = max(min(least, wide[title]), wide[title] - max(over(), 0))
+    if over() > 0:  # of the field only its size
+        for line in lines:
+            line["field"] = line.get("field", "").partition("/")[0]
+        wide["field"] = max(len("field"), *(len(line["field"]) for line in lines))
+    for title in ("out", "saved"):
+        if over() > 0:
+            del wide[title]
     return wide
 
 
@@ -112,14 +128,15 @@ def laid_out(lines, columns):
 def totals(summary):
     """The lines below the table."""
     seen = summary.root.total("parameters")
-    yield (f"parameters   {summary.parameters:,}, trainable {summary.trainable:,}; with {summary.buffers:,} buffer elements "
-           f"{size_text(summary.weight_bytes)}")
+    yield f"parameters   {summary.parameters:,}, trainable {summary.trainable:,}"
+    yield f"             with {summary.buffers:,} buffer elements {size_text(summary.weight_bytes)}"
     if seen != summary.parameters and not summary.error:
-        yield f"             {summary.parameters - seen:,} of them belong to layers that did not run in this mode"
+        yield f"             {summary.parameters - seen:,} of them in layers that did not run in this mode"
     yield f"mult-adds    {summary.multiply_adds:,} per image"
     outputs, saved = (size_text(summary.root.total(name)) for name in ("output_bytes", "saved_bytes"))
     yield f"memory       {outputs} of outputs, {saved} saved for backward, batch {summary.batch}"
-    yield "field        pixels seen / stride / first pixel (below 0: padding), of the first of folded layers"
+    yield "field        pixels an output sees / stride / first pixel (below 0: padding);"
+    yield "             of folded layers that of the first"
 
 
 def stopped(summary):

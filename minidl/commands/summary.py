@@ -50,7 +50,7 @@ def network_named(name):
     from minidl.nn import Module, init
 
     if ":" in name:
-        from minidl.commands.check import load
+        from minidl.commands.own_function import load
 
         with init.skipped():
             network = load(name)()
@@ -66,9 +66,7 @@ def network_named(name):
 
 def parse_input(text):
     """3,224,224 as a tuple."""
-    from minidl.commands.check import parse_shape
-
-    shape = parse_shape(text)
-    if not shape or min(shape) < 1:
+    sizes = [part.strip() for part in text.split(",")]
+    if not all(part.isdigit() and int(part) for part in sizes):
         raise click.UsageError(f"--input {text!r}: the shape of one image, without the batch, as in --input 3,224,224")
-    return shape
+    return tuple(map(int, sizes))
