@@ -9,7 +9,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
-VERSION = re.search(r'^__version__ = "([^"]+)"', (HERE / "minidl/__init__.py").read_text(encoding="utf-8"), re.MULTILINE)[1]
+VERSION = re.search(r'^__version__ = "([^"]+)"', (HERE / "minidl/core/version.py").read_text(encoding="utf-8"), re.MULTILINE)[1]
 
 setup(
     name="minidl",

@@ -18,9 +18,8 @@ from minidl.core.dtypes import bool_ as bool
 from minidl.core.dtypes import float16, float32, float64, int8, int16, int32, int64, promote_types, result_type, uint8
 from minidl.core.rng import Generator, default_generator, initial_seed, manual_seed
 from minidl.core.tensor import Tensor
+from minidl.core.version import __version__
 from minidl.ops import *  # noqa: F403
-
-__version__ = "0.1.0"
 
 # Ops that PyTorch has in nn.functional, or only as methods of Tensor, and what they are built from.
 NOT_HERE = (

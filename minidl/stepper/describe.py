@@ -58,6 +58,7 @@ import platform
 
 import numpy as np
 
+from minidl.core.version import __version__
 from minidl.stepper import doctor, source
 from minidl.stepper.opcheck import checked
 from minidl.stepper.text import safe
@@ -109,8 +110,6 @@ class Description:
 
     def whole(self):
         """All of it."""
-        from minidl import __version__
-
         for value in self.trace.values:
             self.tensor(value)
         steps = [self.step(item) for item in self.trace.steps]
@@ -241,6 +240,6 @@ def nbytes(value):
 
 def axes(value):
     """What the axes of a tensor are called, where its number of axes and its role tell."""
-    if value.role == "parameter":
+    if value.weight:
         return {4: ["O", "C", "KH", "KW"], 2: ["O", "C"], 1: ["O"]}.get(len(value.shape), [])
     return AXES.get(len(value.shape), [])
