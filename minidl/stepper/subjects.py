@@ -61,7 +61,7 @@ def record_shapes(batch=2, seed=0, image=None, progress=None):
 
 def record_model(name, batch=None, seed=0, image=None, progress=None):
     """One training step of a network of minidl.models, with random weights, on a drawn picture."""
-    from minidl import manual_seed
+    from minidl.core.rng import manual_seed
     from minidl.data.shapes import draw
     from minidl.models import MODELS
 
