@@ -110,7 +110,7 @@ class use_backend(_Switch):  # noqa: N801 - reads like no_grad
     """`with use_backend("reference"):` run every op that has it on that implementation; `None` lets minidl choose.
 
     A name is a backend ("generic") or one implementation ("cpu/winograd"). An op that has no such implementation
-    raises and says which it has.
+    raises and says which it has. "shapes" computes nothing expensive: such ops give zeros of the right shape, for counting.
     """
 
     attribute = "backend"
