@@ -34,8 +34,9 @@ lint: $(VENV)/.for-ci  ## ruff
 architecture: $(VENV)/.for-test  ## import directions, file and function sizes
 	$(BIN)/python -m pytest -q tests/test_architecture.py
 
-docs: $(VENV)/.for-demo  ## write docs/ops/ again from the registry
+docs: $(VENV)/.for-demo  ## write docs/ops/ again from the registry, and the table of planted bugs
 	$(BIN)/python -m docs.build
+	$(BIN)/python -m docs.planted
 
 docs-check: $(VENV)/.for-demo  ## fail if a page of docs/ops/ is not what the registry says
 	$(BIN)/python -m docs.build --check

@@ -80,7 +80,7 @@ def test_a_function_of_the_users(run):
 @pytest.mark.parametrize("args, text", [
     (["ops_of_mine", "--shape", "2"], "is not MODULE:FUNCTION"),
     (["nowhere.at_all:f", "--shape", "2"], "there is no module 'nowhere'"),
-    (["ops_of_mine:rihgt", "--shape", "2"], "ops_of_mine has no 'rihgt'.\n    it has: of_numbers, op, right, wrong"),
+    (["ops_of_mine:rihgt", "--shape", "2"], "ops_of_mine has no 'rihgt'.\n    it has: of_numbers, right, wrong, op\n    Did you mean right?"),
     (["ops_of_mine:two", "--shape", "2"], "is a int, not a function"),
     (["ops_of_mine:right"], "say the shapes of"),
     (["ops_of_mine:right", "--shape", "2,3", "--shape", "2,4"], "does not accept these shapes: (2, 3), (2, 4)"),

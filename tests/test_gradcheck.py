@@ -84,9 +84,9 @@ MISTAKES = {
     "half": (unary(np.square, lambda g, x: g * x), X, "off by the factor 0.5"),
     "mean for sum": (unary(np.sum, lambda g, x: (g * (1 / 12)).expand(3, 4)),
                      X, "off by the factor 1/12, 12 = the size of x: mean for sum?"),
-    "sum for mean": (unary(np.mean, lambda g, x: g.expand(3, 4)), X, "off by the factor 12 = the size of x: mean for sum?"),
+    "sum for mean": (unary(np.mean, lambda g, x: g.expand(3, 4)), X, "off by the factor 12 = the size of x: a mean's 1/12 is missing?"),
     "axis for mean": (unary(lambda x: x.mean(0), lambda g, x: g.expand(3, 4)),
-                      X, "off by the factor 3 = the size of axis 0 of x: mean for sum?"),
+                      X, "off by the factor 3 = the size of axis 0 of x: a mean's 1/3 is missing?"),
     "sign": (unary(lambda x: 2.0 - x, lambda g, x: g), X, "sign slip"),
     "transposed product": (_product, (normal(3, 4), S), "transposed: the whole Jacobian is"),
     "transposed result": (unary(lambda x: x * np.arange(16.0).reshape(4, 4),
@@ -314,7 +314,7 @@ def test_writing_into_an_input_fails():
         return x.copy()
 
     report = check(unary(forward, lambda g, x: g * 2), X)
-    assert not report.ok and "order 1, x: the function wrote into its input" in str(report)
+    assert not report.ok and "wrong: the function wrote into its input" in str(report)
     assert np.array_equal(X, normal(3, 4)), "the caller's array must not change"
 
 

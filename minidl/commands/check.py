@@ -1,28 +1,29 @@
 """`minidl check`: gradients against finite differences, for every registered op or for a function of your own."""
 
-import importlib
 import json
-import os
 import sys
 import time
 
 import click
-import numpy as np
+
+from minidl.commands.output import say, talk, usage, visible
+from minidl.commands.own_function import check_function
 
 
 @click.command()
 @click.argument("function", required=False, metavar="[MODULE:FUNCTION]")
 @click.option("--shape", "shapes", multiple=True, metavar="2,3,8,8",
-              help="Shape of one tensor argument; repeat it, in order. '()' is a single number.")
+              help="Shape of one tensor argument, which is drawn from N(0, 1); repeat it, in order. '()' is a single number.")
+@click.option("--scale", default=1.0, show_default=True, metavar="3", help="Multiply the numbers drawn for --shape.")
 @click.option("--op", "only", multiple=True, metavar="NAME", help="Check only this op of minidl; may be repeated.")
 @click.option("--order", default=2, show_default=True, type=click.IntRange(1, 4), help="Check derivatives up to this order.")
-@click.option("--seed", default=0, show_default=True, help="Of the inputs, the directions and the cotangents.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of the inputs, the directions and the cotangents.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of a table.")
 @click.option("--planted", is_flag=True, help="Plant classic mistakes in minidl's ops, one at a time, and show what notices them.")
 @click.option("--exercise", "count", metavar="N", type=click.IntRange(1), help="Plant N mistakes at random: which one is it?")
 @click.option("--answer", is_flag=True, help="With --exercise: print the answers and ask nothing.")
 @click.pass_context
-def command(context, function, shapes, only, order, seed, as_json, planted, count, answer):
+def command(context, function, shapes, scale, only, order, seed, as_json, planted, count, answer):
     """Compare gradients with finite differences.
 
     \b
@@ -30,10 +31,11 @@ def command(context, function, shapes, only, order, seed, as_json, planted, coun
     minidl check --op softmax --order 3                   one of them
     minidl check package.module:my_op --shape 2,3 --shape 3,4
                                                           your own function of two tensors
+    minidl check my_file.py:my_op --shape 2,3 --scale 3   the same, in a file, for larger numbers
     minidl check --planted                                would it notice? classic mistakes, and weaker checks beside it
     minidl check --exercise 3                             three of them at random: read the report, name the mistake
 
-    MODULE:FUNCTION is found from the current directory. It gets one float64 tensor of normal numbers per --shape, and
+    MODULE:FUNCTION is found from the current directory. It gets one float64 tensor of N(0, 1) numbers per --shape, and
     returns a tensor or a tuple of them. A random direction and a random cotangent per probe; the tolerance follows
     from the step. Points where the function is not smooth are left out and listed. On failure the full Jacobian names
     the worst entry and a guess at the cause.
@@ -48,83 +50,18 @@ def command(context, function, shapes, only, order, seed, as_json, planted, coun
     """
     if planted or count:
         if function or shapes or only:
-            raise click.UsageError("--planted and --exercise choose their ops themselves: leave out the function, --shape and --op.")
+            raise usage("--planted and --exercise choose their ops themselves: leave out the function, --shape and --op.")
         given = context.get_parameter_source("seed").name == "COMMANDLINE"
         ok = check_planted(seed, as_json) if planted else run_exercises(count, seed if given else time.time_ns() % 100_000, answer)
     elif function:
         if only:
-            raise click.UsageError("--op checks minidl's own ops; leave it out when you name a function.")
-        ok = check_function(function, shapes, order, seed, as_json)
+            raise usage("--op checks minidl's own ops; leave it out when you name a function.")
+        ok = check_function(function, shapes, order, seed, scale, as_json)
     else:
         if shapes:
-            raise click.UsageError("--shape belongs to a function of yours: minidl check module:function --shape 2,3")
+            raise usage("--shape belongs to a function of yours: minidl check module:function --shape 2,3")
         ok = check_registry(only, order, seed, as_json)
     sys.exit(0 if ok else 1)
-
-
-def talk(text):
-    """A line for the person, on stderr."""
-    click.echo(text, err=True)
-
-
-# --- a function of the user's ---------------------------------------------------------------------------------------
-
-def load(target):
-    """The function that `package.module:name` stands for, found from the current directory."""
-    module_name, _, path = target.partition(":")
-    if not module_name or not path:
-        raise click.UsageError(f"{target!r} is not MODULE:FUNCTION.\n    Example: minidl check my_package.my_module:my_op --shape 2,3")
-    sys.path.insert(0, os.getcwd())
-    try:
-        found = importlib.import_module(module_name.removesuffix(".py").replace("/", "."))
-    except ModuleNotFoundError as error:
-        if error.name and module_name.startswith(error.name):
-            raise click.UsageError(f"there is no module {error.name!r}.\n    looked in: {os.getcwd()}, and the installed packages\n"
-                                   "    Run the command from the directory that holds it.") from error
-        raise click.UsageError(f"{module_name} cannot be imported: {error}") from error
-    for part in path.split("."):
-        if not hasattr(found, part):
-            names = [n for n in dir(found) if not n.startswith("_") and callable(getattr(found, n))]
-            raise click.UsageError(f"{module_name} has no {part!r}.\n    it has: {', '.join(names[:12]) or 'no functions'}")
-        found = getattr(found, part)
-    if not callable(found):
-        raise click.UsageError(f"{target} is a {type(found).__name__}, not a function.")
-    return found
-
-
-def parse_shape(text):
-    """2,3 or (2, 3) or 2x3 as a tuple of sizes."""
-    sizes = [part.strip() for part in text.strip("()[] ").replace("x", ",").split(",") if part.strip()]
-    if not all(part.isdigit() for part in sizes):
-        raise click.UsageError(f"--shape {text!r}: sizes are whole numbers separated by commas, as in --shape 2,3,8,8")
-    return tuple(map(int, sizes))
-
-
-def check_function(target, shapes, order, seed, as_json):
-    """Check one function of the user's and print its report."""
-    fn = load(target)
-    shapes = [parse_shape(s) for s in shapes]
-    if not shapes:
-        raise click.UsageError(f"say the shapes of {target}'s tensor arguments.\n    Example: minidl check {target} --shape 2,3,8,8")
-    from minidl.core.gradcheck import check
-    from minidl.core.tensor import Tensor
-
-    rng = np.random.default_rng(seed)
-    inputs = [Tensor(np.asarray(rng.standard_normal(shape))) for shape in shapes]
-    listed = ", ".join(str(s) for s in shapes)
-    talk(f"{target}: {len(inputs)} argument{'s' if len(inputs) > 1 else ''} of shape {listed}, orders 1 to {order}, float64, seed {seed}")
-    try:
-        result = fn(*inputs)
-    except Exception as error:  # the user's own function on the user's own shapes: theirs to read
-        raise click.UsageError(f"{target} does not accept these shapes: {listed}\n    {type(error).__name__}: {error}") from error
-    if not all(isinstance(y, Tensor) for y in (result if isinstance(result, (tuple, list)) else (result,))):
-        raise click.UsageError(f"{target} must return a Tensor or a tuple of Tensors.\n    it returned a {type(result).__name__}")
-    report = check(fn, inputs, order, seed, progress=lambda row: talk(f"    order {row.order}  {row.argument}  {row.verdict}"))
-    if as_json:
-        click.echo(json.dumps({"function": target, "ok": report.ok, "rows": [row.as_dict() for row in report.rows]}, indent=1))
-    else:
-        click.echo(str(report))
-    return report.ok
 
 
 # --- the registry -----------------------------------------------------------------------------------------------------
@@ -140,7 +77,7 @@ def check_registry(only, order, seed, as_json):
         import difflib
 
         near = difflib.get_close_matches(unknown[0], OPS, 3)
-        raise click.UsageError(f"there is no op {unknown[0]!r}." + (f"\n    Did you mean {' or '.join(near)}?" if near else ""))
+        raise usage(f"there is no op {unknown[0]!r}." + (f"\n    Did you mean {' or '.join(near)}?" if near else ""))
     names = sorted(only or OPS)
     talk(f"checking {len(names)} op{'s' if len(names) != 1 else ''}, orders 1 to {order}, seed {seed}")
     devices = ["cpu"] if why_no_cuda() else ["cpu", "cuda"]
@@ -155,12 +92,14 @@ def check_registry(only, order, seed, as_json):
         lines.append({"op": "every op", "order": None, "dtype": "", "device": "cuda", "worst": None, "seconds": None,
                       "verdict": "not run", "reason": why_no_cuda()})
     if as_json:
-        click.echo(json.dumps({"ok": not failures, "seed": seed, "lines": lines}, indent=1))
+        say(json.dumps({"ok": not failures, "seed": seed, "lines": lines}, indent=1))
     else:
         print_table(lines)
         for text in failures:
-            click.echo("\n" + text)
-        talk(f"{len(names)} ops: " + (f"{len(failures)} checks failed" if failures else "every gradient agrees with finite differences"))
+            say("\n" + text)
+        failed = f"{len(failures)} check{'s' if len(failures) != 1 else ''} failed"
+        verdict = failed if failures else "every gradient agrees with finite differences"
+        talk(f"{len(names)} op{'s' if len(names) != 1 else ''}: {verdict}")
     return not failures
 
 
@@ -168,7 +107,7 @@ class Progress:
     """The op that is being checked, on one line of a terminal that is overwritten."""
 
     def __init__(self, total):
-        self.total, self.shown = total, sys.stderr.isatty()
+        self.total, self.shown = total, bool(sys.stderr) and sys.stderr.isatty()
 
     def at(self, number, name):
         """Say which op is next."""
@@ -238,14 +177,14 @@ def check_planted(seed, as_json):
     rows = planted.results(seed=seed, progress=lambda name: progress.at(next(numbers), name))
     progress.done()
     ok = all(row["caught"] for row in rows)
-    click.echo(json.dumps({"ok": ok, "seed": seed, "bugs": rows}, indent=1) if as_json else "\n".join(planted.lines(rows)))
+    say(json.dumps({"ok": ok, "seed": seed, "bugs": rows}, indent=1) if as_json else "\n".join(planted.lines(rows)))
     talk(summary(rows))
     return ok
 
 
 def on_a_terminal():
     """Is there somebody to answer?"""
-    return sys.stdin.isatty() and sys.stdout.isatty()
+    return all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout))
 
 
 def run_exercises(count, seed, answer):
@@ -257,14 +196,14 @@ def run_exercises(count, seed, answer):
     talk(f"{count} exercise{'s' if count > 1 else ''}; the same ones again: --exercise {count} --seed {seed}")
     right = 0
     for number, exercise in enumerate(planted.exercises(count, seed), 1):
-        click.echo(f"{'' if number == 1 else chr(10)}Exercise {number}\n\n{exercise.question}\n")
+        say(f"{'' if number == 1 else chr(10)}Exercise {number}\n\n{exercise.question}\n")
         if asks:
             choice = click.prompt("your answer", type=click.IntRange(1, len(exercise.choices)))
             right += choice == exercise.right
-            click.echo("Right.\n" if choice == exercise.right else f"No, it is {exercise.right}.\n")
+            say("Right.\n" if choice == exercise.right else f"No, it is {exercise.right}.\n")
         else:
-            click.echo("-" * 80)
-        click.echo(exercise.answer)
+            say("-" * 80)
+        say(exercise.answer)
     if asks:
         talk(f"{right} of {number} right")
     return True
@@ -284,7 +223,7 @@ def cells(line):
 
 def print_table(lines):
     """In colour on a terminal, plain text into a pipe."""
-    if sys.stdout.isatty():
+    if sys.stdout is not None and sys.stdout.isatty():
         from rich.console import Console
         from rich.table import Table
 
@@ -293,11 +232,12 @@ def print_table(lines):
             table.add_column(column, justify="right" if column in ("order", "worst error", "time") else "left", overflow="fold")
         for line in lines:
             style = {"ok": None, "not run": "dim"}.get(line["verdict"], "bold red")
-            table.add_row(*cells(line), style=style)
-        Console().print(table)
+            table.add_row(*map(visible, cells(line)), style=style)
+        Console(markup=False).print(table)
         return
-    rows = [COLUMNS, *map(cells, lines)]
+    rows, lines = [COLUMNS, *map(cells, lines)], []
     widths = [max(len(row[k]) for row in rows) for k in range(len(COLUMNS))]
     for row in rows:
         padded = [text.rjust(w) if k in (1, 4, 5) else text.ljust(w) for k, (text, w) in enumerate(zip(row, widths, strict=True))]
-        click.echo("  ".join(padded).rstrip())
+        lines.append("  ".join(padded).rstrip())
+    say("\n".join(lines))

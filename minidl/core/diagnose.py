@@ -15,7 +15,10 @@ from minidl.core.kinks import place
 from minidl.core.probe import EPS, scale_of
 
 LARGEST = 400             # rows and columns that are computed at most; the report says so when there are more
-LEVELS = [2.0**-k for k in range(4, 20, 2)]
+FEWEST = 8                # of a large function, whose every column takes long
+ENOUGH = 2_000_000        # columns times elements
+LATER = 40                # columns at most where the function is itself a gradient, which takes longer
+LEVELS = [2.0**-k for k in range(4, 24, 2)]
 CLOSE = 1e-6              # two entries are the same if they differ by less than this part of the largest one
 
 
@@ -49,9 +52,11 @@ def diagnose(f, number, order, allowed, u, row, noise):
         return small_or_crooked(j, row), ["no entry of the Jacobian is off by much"]
     details = [worst_entry(f, number, j, wrong)]
     details.append(f"{int(wrong.sum())} of {wrong.size} entries of the Jacobian are wrong")
-    if not j.whole:
-        details.append(f"(the Jacobian is large: {len(j.rows)} of {sum(int(np.prod(s)) for s in j.out_shapes)} rows and "
-                       f"{len(j.columns)} of {j.x.size} columns were computed)")
+    outputs, usable = sum(int(np.prod(s)) for s in j.out_shapes), int(np.count_nonzero(allowed))
+    if len(j.rows) < outputs or len(j.columns) < usable:
+        details.append(f"(the Jacobian is large: {len(j.rows)} of {outputs} rows and {len(j.columns)} of {usable} columns were computed)")
+    if usable < j.x.size:
+        details.append(f"({j.x.size - usable} of {j.x.size} columns are left out: the function is not smooth there)")
     return guess(f, number, order, j, wrong), details
 
 
@@ -71,7 +76,8 @@ def jacobians(f, number, allowed, noise):
     base = f.evaluate(f.arrays)
     shapes = [y.shape for y in base]
     sizes = [y.size for y in base]
-    columns, rows = crop(np.flatnonzero(allowed)), crop(np.arange(sum(sizes)))
+    most = min(LATER if hasattr(f, "inner") else LARGEST, max(FEWEST, ENOUGH // max(x.size, sum(sizes), 1)))
+    columns, rows = crop(np.flatnonzero(allowed), most), crop(np.arange(sum(sizes)), max(most, LATER))
     numeric = np.stack([column(f, number, flat, rows, noise) for flat in columns], axis=1)
     analytic = np.empty(numeric.shape)
     for r, flat in enumerate(rows):
@@ -82,9 +88,9 @@ def jacobians(f, number, allowed, noise):
     return Jacobians(analytic, numeric, rows, columns, x, shapes, len(rows) == sum(sizes) and len(columns) == x.size)
 
 
-def crop(indices):
-    """At most LARGEST of them, evenly spread."""
-    return indices if len(indices) <= LARGEST else indices[np.linspace(0, len(indices) - 1, LARGEST).astype(int)]
+def crop(indices, most):
+    """At most so many of them, evenly spread."""
+    return indices if len(indices) <= most else indices[np.linspace(0, len(indices) - 1, most).astype(int)]
 
 
 def column(f, number, flat, rows, noise):
@@ -95,19 +101,26 @@ def column(f, number, flat, rows, noise):
     def at(t):
         moved = x.copy()
         moved.flat[flat] += t
-        with np.errstate(all="ignore"):
-            ys = f.probe([moved if k == number else a for k, a in enumerate(f.arrays)])
+        ys = f.probe([moved if k == number else a for k, a in enumerate(f.arrays)])
         return np.concatenate([y.ravel() for y in ys])[rows]
 
-    value, error, before = np.full(len(rows), np.nan), np.full(len(rows), np.inf), None
+    return slopes(at, scale, len(rows), noise)
+
+
+def slopes(at, scale, count, noise):
+    """d at(t) / dt at 0 of a function with `count` values."""
+    value, error, before, coarse = np.full(count, np.nan), np.full(count, np.inf), None, None
     for h in LEVELS:
-        coarse, fine = ((at(s * scale) - at(-s * scale)) / (2 * s * scale) for s in (h, h / 2))
-        once = (4 * fine - coarse) / 3
-        if before is not None:
-            estimate = np.abs(once - before) + max(noise, EPS) / (h * scale)
-            better = estimate < error
-            value, error = np.where(better, once, value), np.where(better, estimate, error)
-        before = once
+        with np.errstate(all="ignore"):
+            fine = (at(h * scale) - at(-h * scale)) / (2 * h * scale)
+            once = None if coarse is None else (16 * fine - coarse) / 15  # h is a quarter of the step before
+            if before is not None:
+                estimate = np.abs(once - before) + max(noise, EPS) / (h * scale)
+                better = estimate < error
+                value, error = np.where(better, once, value), np.where(better, estimate, error)
+        if count and (error <= 1e-9 * np.abs(value).max()).all():
+            break
+        coarse, before = fine, once
     return value
 
 
@@ -173,8 +186,10 @@ def factor(f, number, j, wrong):
         if abs(larger / size - 1) < 1e-6:
             if size == 2:  # a forgotten 2 is as likely as a mean over an axis of size 2
                 return f"off by the factor {c:.6g}; 2 is also {what}: mean for sum?"
-            sign, text = "-" if c < 0 else "", f"{size} = {what}" if abs(c) > 1 else f"1/{size}, {size} = {what}"
-            return f"off by the factor {sign}{text}: mean for sum?"
+            sign = "-" if c < 0 else ""
+            if abs(c) > 1:
+                return f"off by the factor {sign}{size} = {what}: a mean's 1/{size} is missing?"
+            return f"off by the factor {sign}1/{size}, {size} = {what}: mean for sum?"
     return f"off by the factor {c:.6g}"
 
 
@@ -212,16 +227,32 @@ def transposed(f, number, j, wrong):
 
 
 def swapped(f, number, j, wrong):
-    """The gradient of another argument."""
+    """The gradient of another argument: its slope along one random direction is compared, not its whole Jacobian."""
+    v = np.zeros(j.x.size)
+    v[j.columns] = np.random.default_rng(4).standard_normal(len(j.columns))
     for other, x in enumerate(f.arrays):
-        if other != number and x.shape == j.x.shape and j.whole and same(j, j.analytic, jacobians_numeric(f, other, j)):
-            return f"the gradients of {f.names[number]} and {f.names[other]} are swapped"
+        if other != number and x.shape == j.x.shape and j.whole:
+            def at(t, other=other):
+                moved = f.probe([a + t * v.reshape(a.shape) if k == other else a for k, a in enumerate(f.arrays)])
+                return np.concatenate([y.ravel() for y in moved])[j.rows]
+
+            along = slopes(at, float(np.mean(scale_of(x))), len(j.rows), 0.0)
+            if (np.abs(j.analytic @ v[j.columns] - along) <= j.limit * np.abs(v).sum()).all():
+                return f"the gradients of {f.names[number]} and {f.names[other]} are swapped"
     return ""
 
 
-def jacobians_numeric(f, number, j):
-    """Numeric Jacobian of another argument of the same shape."""
-    return np.stack([column(f, number, flat, j.rows, 0.0) for flat in j.columns], axis=1)
+def reshaped(f, number, j, wrong):
+    """The right numbers in another order: the elements were counted row by row where the axes are exchanged."""
+    shape = j.x.shape
+    if not j.whole:
+        return ""
+    for p, q in itertools.combinations(range(len(shape)), 2):
+        order = np.arange(j.x.size).reshape(shape).swapaxes(p, q).ravel()
+        for found in (j.numeric[:, order], j.numeric[:, np.argsort(order)]):
+            if same(j, j.analytic, found):
+                return f"the elements are in another order: a reshape where axes {p} and {q} must be exchanged (a transpose)?"
+    return ""
 
 
 def missing_sum(f, number, j, wrong):
@@ -330,7 +361,8 @@ def diagonal(f, number, j, wrong):
     return ""
 
 
-PATTERNS = (factor, swapped, transposed, missing_sum, shifted, where_sign, uncalled_for, diagonal, assigned, at_the_end, one_output)
+PATTERNS = (factor, swapped, transposed, reshaped, missing_sum,
+            shifted, where_sign, uncalled_for, diagonal, assigned, at_the_end, one_output)
 
 
 def narrow_ops(run):
@@ -343,9 +375,23 @@ def narrow_ops(run):
         if narrow and any(x.dtype == np.float64 for x in came_in):
             seen.append(f"{call.op.name} returned {narrow[0].dtype}")
 
+    observed(run, watch)
+    if seen:
+        return f"something inside computes in float32: {', '.join(dict.fromkeys(seen))}"
+    return "something inside computes in float32, or large numbers cancel inside one op"
+
+
+def largest_inside(run):
+    """The largest number that any op returned."""
+    sizes = [0.0]
+    observed(run, lambda call: sizes.extend(float(np.max(np.abs(y.array), initial=0)) for y in call.outputs if is_floating(y.dtype)))
+    return max(sizes)
+
+
+def observed(run, watch):
+    """Call run() while an observer watches its ops."""
     registry.OBSERVERS.append(watch)
     try:
         run()
     finally:
         registry.OBSERVERS.remove(watch)
-    return "something inside computes in float32" + (f": {', '.join(dict.fromkeys(seen))}" if seen else "")

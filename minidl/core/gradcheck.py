@@ -4,182 +4,29 @@ A random direction v and a random cotangent u turn f into a function of one numb
 slope must be <grad, v>. probe.py finds that slope from values, kinks.py what is not smooth, diagnose.py what went wrong.
 """
 
-import inspect
-
 import numpy as np
 
-from minidl.core import conduct, derivative
-from minidl.core.config import set_grad_enabled
-from minidl.core.device import CPU, device_of, move
-from minidl.core.diagnose import diagnose, narrow_ops
-from minidl.core.dtypes import is_floating
-from minidl.core.errors import DTypeError, RangeError, explained
-from minidl.core.kinks import Skips, localise, name_ties, weigh
-from minidl.core.probe import Line, direction
+from minidl.core import conduct
+from minidl.core.diagnose import diagnose, largest_inside, narrow_ops
+from minidl.core.errors import ArgumentError, describe, explained
+from minidl.core.function import Function, op_call
+from minidl.core.kinks import LEFT_OUT, Skips, localise, magnitude, name_ties, place, usable, weigh
+from minidl.core.probe import EPS, NOISE_STEPS, Line, direction
 from minidl.core.report import Report, Row
+from minidl.core.rounding import compare_float32
 from minidl.core.tensor import Tensor
 
-RTOL = 1e-9  # of sum(|grad · v|): what summation in float64 may cost the gradient itself
+RTOL = 1e-9      # of sum(|grad · v|): what summation in float64 may cost the gradient itself
+TELLING = 1e-3   # of the gradient's size: a slope that is known less well than this tells nothing
+ROUGH = 1e-5     # of the slope: good enough on a second try
+RANGE = 1e8      # outputs whose sizes differ by more than this are weighted, or the small ones drown in the large ones' rounding
+OUTSIDE = 1e-3   # how far beyond the slopes on both sides of a kink a gradient may lie, for rounding
 NOTHING = ("no floating point input", "no output is floating point")
-
-
-class Function:
-    """fn as a function of float64 arrays (arguments that are not floating stay as they are), and its gradients."""
-
-    def __init__(self, fn, inputs, names=None, settings=None, chosen=None, dtype=np.float64, device=None):
-        self.fn, self.dtype, self.device = fn, dtype, device
-        self.arrays, self.names, self.devices, self.constants = [], [], [], []
-        self.template = [self._take(value, name, chosen) for value, name in zip(inputs, _argument_names(fn, inputs, names), strict=True)]
-        self.settings = {key: self._constant(value) if isinstance(value, Tensor) else value for key, value in (settings or {}).items()}
-        self.outputs = None  # numbers of the outputs that are checked; None until pick_outputs()
-        self.output_names = []
-
-    def _take(self, value, name, chosen):
-        """Copy one argument into self.arrays; what is returned stands for it in the call."""
-        if isinstance(value, (list, tuple)) and any(isinstance(v, Tensor) for v in value):
-            return type(value)(self._take(v, f"{name}[{k}]", chosen) for k, v in enumerate(value))
-        if isinstance(value, Tensor) or isinstance(value, np.ndarray) and is_floating(value.dtype):
-            array = value.array if isinstance(value, Tensor) else value
-            if is_floating(array.dtype) and (chosen is None or chosen(value)):
-                self.arrays.append(np.array(move(array, CPU), self.dtype, order="K"))
-                self.names.append(name)
-                self.devices.append(self.device or device_of(array))
-                return _Slot(len(self.arrays) - 1)
-            value = self._constant(Tensor(array))
-            self.constants.append((name, value.array, value.array.copy()))
-        return value
-
-    def _constant(self, x):
-        """A copy of a tensor that is not checked, in the dtype of the check and on its device."""
-        array = x.array.astype(self.dtype) if is_floating(x.dtype) else x.array.copy()
-        return Tensor(move(array, self.device or device_of(array)))
-
-    def leaves(self, arrays):
-        """The arrays as leaves that require grad."""
-        return [Tensor(move(np.asarray(a), d), True) for a, d in zip(arrays, self.devices, strict=True)]
-
-    def call(self, leaves, record):
-        """fn's outputs as a flat list of Tensors."""
-
-        def fill(part):
-            if isinstance(part, _Slot):
-                return leaves[part.number]
-            return type(part)(fill(p) for p in part) if isinstance(part, (list, tuple)) else part
-
-        with set_grad_enabled(record):
-            result = self.fn(*[fill(part) for part in self.template], **self.settings)
-        flat = _flatten(result)
-        return flat if self.outputs is None else [flat[k] for k in self.outputs]
-
-    def pick_outputs(self):
-        """Check the floating outputs that carry a gradient; if none does, all floating ones, whose gradient is then zero."""
-        ys = self.call(self.leaves([a.copy() for a in self.arrays]), True)
-        floating = [k for k, y in enumerate(ys) if is_floating(y.dtype)]
-        self.outputs = [k for k in floating if ys[k].requires_grad] or floating
-        self.output_names = ["y"] if len(ys) == 1 else [f"y[{k}]" for k in self.outputs]
-        return [ys[k] for k in self.outputs]
-
-    def evaluate(self, arrays):
-        """The outputs' values, in float64."""
-        with np.errstate(all="ignore"):  # a probe may step out of the domain
-            values = [np.asarray(move(y.array, CPU), np.float64) for y in self.call(self.leaves(arrays), False)]
-        self.shapes = [y.shape for y in values]
-        return values
-
-    def probe(self, arrays):
-        """The same near a point where it is known to work: an error there is an edge of the domain, as NaN is, and passed over."""
-        try:
-            return self.evaluate(arrays)
-        except (ArithmeticError, ValueError, RangeError):
-            return [np.full(shape, np.nan) for shape in self.shapes]
-
-    def gradients(self, arrays, cotangents, create_graph=False):
-        """Arrays <u, df/dx>, one per argument, by backward."""
-        leaves = self.leaves(arrays)
-        found = _grads(self.call(leaves, True), leaves, [Tensor(np.asarray(u)) for u in cotangents], create_graph)
-        return [np.asarray(move(g.array, CPU)) for g in found]
-
-    def gradients_of_one(self, arrays, cotangents, k):
-        """The same where only output k has a gradient, and none arrives at the others."""
-        leaves = self.leaves(arrays)
-        y = self.call(leaves, True)[k]
-        return [np.asarray(move(g.array, CPU)) for g in _grads([y], leaves, [Tensor(np.asarray(cotangents[k]))], False)]
-
-    def derivative(self, rng, cotangents=None, strided=False):
-        """The function (x..., u...) -> gradients: checking it checks the next order."""
-        if self.outputs is None:
-            self.pick_outputs()
-        if cotangents is None:
-            cotangents = [np.asarray(rng.standard_normal(y.shape)) for y in self.evaluate(self.arrays)]
-        if strided:
-            cotangents = [np.repeat(u[..., None], 2, axis=-1)[..., 0] for u in cotangents]
-        return Derivative(self, cotangents)
-
-
-class Derivative(Function):
-    """The gradient of a function, as a function of the same arguments and of the cotangents."""
-
-    def __init__(self, inner, cotangents):
-        self.inner = inner
-        self.arrays = [*inner.arrays, *(np.asarray(u, np.float64) for u in cotangents)]
-        self.names = [*inner.names, *(f"grad_{name}" for name in inner.output_names)]
-        self.devices = [*inner.devices, *([inner.devices[0] if inner.devices else CPU] * len(cotangents))]
-        self.constants, self.settings = inner.constants, {}
-        self.outputs = list(range(len(inner.arrays)))
-        self.output_names = [f"grad_{name}" for name in inner.names]
-
-    def call(self, leaves, record):
-        """The inner gradients, recorded if they are to be differentiated again."""
-        count = len(self.inner.arrays)
-        return _grads(self.inner.call(leaves[:count], True), leaves[:count], leaves[count:], record)
-
-    def pick_outputs(self):
-        """All of them: a gradient that carries no graph may be a detached one."""
-        return self.call(self.leaves([a.copy() for a in self.arrays]), True)
-
-
-class _Slot:
-    def __init__(self, number):
-        self.number = number
-
-
-def _grads(ys, leaves, cotangents, create_graph):
-    """grad() of the outputs that require grad; zeros where no path leads to an argument."""
-    with_grad = [(y, move_to(u, y)) for y, u in zip(ys, cotangents, strict=True) if y.requires_grad]
-    found = [None] * len(leaves)
-    if with_grad:
-        roots, grads = zip(*with_grad, strict=True)
-        found = derivative.grad(list(roots), leaves, list(grads), create_graph=create_graph, allow_unused=True)
-    return [Tensor(np.zeros(x.shape, x.dtype)) if g is None else g for g, x in zip(found, leaves, strict=True)]
-
-
-def move_to(u, y):
-    """The cotangent on its output's device."""
-    return u if u.device == y.device else Tensor(move(u.array, y.device))
-
-
-def _flatten(result):
-    if isinstance(result, Tensor):
-        return [result]
-    if isinstance(result, (tuple, list)) and result and all(isinstance(y, (Tensor, tuple, list)) for y in result):
-        return [y for part in result for y in _flatten(part)]
-    raise explained(DTypeError, "check", "the function must return a Tensor or a tuple of Tensors.",
-                    [f"it returned a {type(result).__name__}"], "Return the tensor itself, not .item() or .array.")
-
-
-def _argument_names(fn, inputs, names):
-    if names is None:
-        try:
-            parameters = list(inspect.signature(fn).parameters.values())
-            names = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-        except (TypeError, ValueError):
-            names = []
-    return [names[k] if k < len(names) else f"input {k}" for k in range(len(inputs))]
 
 
 def check(fn, inputs, order=2, seed=0, *, probes=3, names=None, settings=None, rtol=RTOL, atol=0.0, step=None, nondet_tol=0.0,
           check_undefined_grad=True, start=1, grad_outputs=None, strided=False, chosen=None, explain=True,
-          device=None, progress=None):
+          device=None, progress=None, float32=True):
     """Compare the gradients of fn at `inputs` with finite differences, up to the given order; returns a Report.
 
         print(minidl.check(lambda x, w: (x @ w).tanh(), (minidl.randn(2, 3), minidl.randn(3, 4))))
@@ -188,19 +35,25 @@ def check(fn, inputs, order=2, seed=0, *, probes=3, names=None, settings=None, r
     is derived from the steps taken; rtol (of the gradient's size) and atol come on top of it. Points where fn is not
     smooth are found from its values, left out, and listed. `chosen(tensor)` says which inputs to check, `start` is the
     first order, grad_outputs are the cotangents of the second, explain=False leaves the diagnosis out.
-    `device` moves the inputs there first.
+    `device` moves the inputs there first. The float32 gradient is compared with the float64 one unless float32=False.
     """
+    if isinstance(order, bool) or not isinstance(order, (int, np.integer)) or order < 1:
+        is_input = isinstance(order, (Tensor, np.ndarray))
+        fix = "The inputs go into one tuple: check(f, (x, w))." if is_input else "check(f, (x, w), order=2) checks orders 1 and 2."
+        raise explained(ArgumentError, "check", "order is a whole number, 1 or more: how often to differentiate.",
+                        [f"order: {describe(order)}"], fix)
     inputs = list(inputs) if isinstance(inputs, (tuple, list)) else [inputs]
     report = Report(progress=progress)
-    function = Function(fn, inputs, names, settings, chosen, device=device)
+    function, before = Function(fn, inputs, names, settings, chosen, device=device), None
     options = {"probes": probes, "rtol": rtol, "atol": atol, "step": step, "nondet_tol": nondet_tol, "undefined": check_undefined_grad,
-               "explain": explain}
+               "explain": explain, "float32": float32}
     for level in range(1, order + 1):
         rng = np.random.default_rng([seed, level, 2024])
         if level > 1:
-            function = function.derivative(rng, grad_outputs if level == 2 else None, strided)
-        if level >= start:
-            _Level(function, level, report, rng, options).run()
+            u = grad_outputs if level == 2 and grad_outputs is not None else before.cotangent(rng)
+            function = function.derivative(u, strided, before.skips.allowed)
+        before = _Level(function, level, report if level >= start else Report(), rng, options, before)
+        before.run()
         if report.rows and not report.ok:
             break  # higher orders of a wrong gradient say nothing
     return report
@@ -209,9 +62,13 @@ def check(fn, inputs, order=2, seed=0, *, probes=3, names=None, settings=None, r
 class _Level:
     """The check of one order."""
 
-    def __init__(self, function, order, report, rng, options):
+    def __init__(self, function, order, report, rng, options, before=None):
         self.function, self.order, self.report, self.rng, self.options = function, order, report, rng, options
         self.skips = Skips(function.arrays)
+        if before:
+            self.skips.inherit(before.skips)
+        self.base, self.weights = [], []
+        self.wide = bool(before) and any((w > 1).any() for w in before.weights)  # cotangents of very different sizes
 
     def run(self):
         """Everything that can be wrong with one order; rows go to the report."""
@@ -221,27 +78,60 @@ class _Level:
             reason = NOTHING[0] if not f.arrays else NOTHING[1]
             return self.finish("everything", "not checked", reason)
         self.base = f.evaluate([a.copy() for a in f.arrays])
+        self.infinite = f.infinite
+        self.weights = self.weigh_outputs()
         found = conduct.problem(f, self.base, self.cotangent(), self.options, self.order == 1)
         if found:
-            self.report.cause = found[3]
-            return self.finish(*found[:3])
+            return self.finish(*found)
         rows = [self.argument(number) for number in range(len(f.arrays))]
+        if self.order == 1:
+            self.kinks(rows)
         for tie in name_ties(f.probe, f.arrays, f.names, self.skips):
             self.tie(tie, rows)
         for row in rows:
             row.skipped = self.skips.texts(row.number, row.argument, f.arrays[row.number].shape)
             self.report.add(row)
+        for name, reason in conduct.detached(f, self.rng) if f.detached else ():
+            self.finish(name, "not checked", reason)
+        if self.order == 1 and self.report.ok:
+            self.last_looks()
         return None
 
-    def finish(self, name, verdict, reason):
+    def last_looks(self):
+        """What is looked at when the gradient agrees with finite differences."""
+        found = conduct.late_problem(self.function, self.cotangent(), self.options)
+        if found:
+            return self.finish(*found)
+        row = compare_float32(self.function, self.rng) if self.options["float32"] else None
+        if row:
+            self.report.add(row)
+        return None
+
+    def finish(self, name, verdict, reason, cause=None):
+        self.report.cause = cause
         self.report.add(Row(self.order, -1, name, verdict=verdict, reason=reason))
 
-    def cotangent(self):
-        return [np.asarray(self.rng.standard_normal(y.shape)) for y in self.base]
+    def weigh_outputs(self):
+        """Per output element what its cotangent is multiplied with: 0 where a gradient has no slope, 1 elsewhere, and more
+        for small values among others that are very much larger, as softmax has them."""
+        f = self.function
+        if self.order > 1:
+            return [there.astype(np.float64) for there in f.defined]
+        sizes = [np.abs(y) for y in self.base]
+        least, most = (pick((float(pick(y[y > 0])) for y in sizes if (y > 0).any()), default=1.0) for pick in (min, max))
+        if not most / RANGE > least:
+            return [np.ones(y.shape) for y in sizes]
+        nudged = f.probe([a * (1 + 4 * EPS * self.rng.standard_normal(a.shape)) for a in f.arrays])
+        steady = [np.abs(n - y) <= 1e-3 * np.abs(y) for n, y in zip(nudged, self.base, strict=True)]  # else it is rounding itself
+        return [np.where(s & (y > 0), most / np.maximum(y, 1e-200 * most), 1.0) for s, y in zip(steady, sizes, strict=True)]
+
+    def cotangent(self, rng=None):
+        """A random cotangent per output."""
+        return [np.asarray((rng or self.rng).standard_normal(w.shape)) * w for w in self.weights]
 
     def argument(self, number):
         """Probe one argument in several directions."""
-        f, name = self.function, self.function.names[number]
+        f, name, telling = self.function, self.function.names[number], False
         row = Row(self.order, number, name)
         row.curve = lambda: self.curve(number)
         if f.arrays[number].size == 0 or all(y.size == 0 for y in self.base):
@@ -251,27 +141,77 @@ class _Level:
         for _ in range(self.options["probes"]):
             u = self.cotangent()
             gradient = np.asarray(f.gradients(f.arrays, u)[number], np.float64)
+            for flat in np.flatnonzero(~np.isfinite(gradient) & self.skips.allowed[number]) if self.infinite else ():
+                self.skips.exclude(number, flat, LEFT_OUT)  # 0 · inf: the way back leads through what is left out
             line, slope, v = self.smooth_line(number, u, noise)
             noise = line.noise
-            if line.restless:
-                row.verdict, row.reason = "wrong", "the values are too noisy for float64"
-                row.guess = narrow_ops(lambda: f.call(f.leaves(f.arrays), True))
+            row.reason = self.no_slope(number, line, slope, row)
+            if row.reason:
                 return row
-            if not self.skips.allowed[number].any():
-                row.verdict, row.reason = "not checked", "every element is skipped"
-                return row
-            if not slope.resolved:
-                row.verdict, row.reason = "not checked", "no step gives a trustworthy slope"
-                return row
-            size = float(np.sum(np.abs(gradient * v)))
-            analytic = float(np.sum(gradient * v))
+            product = np.multiply(gradient, v, where=v != 0, out=np.zeros(v.shape))  # what is not moved may be infinite
+            size, analytic = float(np.sum(np.abs(product))), float(np.sum(product))
+            doubt, extra = slope.error, self.options["rtol"] * size + self.options["atol"]
+            if not abs(analytic - slope.value) <= doubt + extra:  # rounding may be worse than a few samples of it
+                doubt += 3 * slope.error * slope.noisy + 64 * conduct.moved(f, f.arrays, u, number, v)
             row.probes += 1
-            row.take(analytic, slope, slope.error + self.options["rtol"] * size + self.options["atol"], max(size, abs(slope.value)))
-            if row.verdict == "wrong" and self.options["explain"]:
-                row.guess, row.details = diagnose(f, number, self.order, self.skips.allowed[number], u, row, line.noise)
+            row.take(analytic, slope, doubt + extra, max(size, abs(slope.value)) if size else max(line.size, line.steepest))
             if row.verdict == "wrong":
-                break
+                if self.options["explain"]:
+                    row.guess, row.details = diagnose(f, number, self.order, self.skips.allowed[number], u, row, line.noise)
+                return row
+            lost = not size and np.any((gradient != 0) & (v != 0)) or size and doubt > TELLING * max(size, abs(slope.value))
+            telling = telling or not (lost and self.is_steady(number, u, gradient))
+        if not telling:
+            row.verdict = "not checked"
+            row.reason = (f"the slope, about {size:.1e}, drowns in rounding, {doubt:.1e}" if size else
+                          "the function's values, or their gradients, underflow: use larger inputs")
         return row
+
+    def no_slope(self, number, line, slope, row):
+        """Why there is no slope to compare an argument's gradient with, or "" if there is one; sets the verdict."""
+        f = self.function
+        if line.restless:
+            row.verdict = "wrong"
+            row.guess = narrow_ops(lambda: f.call(f.leaves(f.arrays), True))
+            return "the values are too noisy for float64"
+        if usable(slope):
+            return "" if self.skips.allowed[number].any() else self.nothing_left(row)
+        row.verdict = "not checked"
+        if not self.skips.allowed[number].any():
+            return self.nothing_left(row)
+        if slope.noisy:
+            return f"the slope along a line is known only as {slope.value:.1e} ± {slope.error:.1e}: rounding of the function's values"
+        return "no step gives a trustworthy slope"
+
+    @staticmethod
+    def nothing_left(row):
+        """No element can be moved."""
+        row.verdict = "not checked"
+        return "every element is skipped"
+
+    def is_steady(self, number, u, gradient):
+        """Is this a gradient, or only what rounding left of a zero? That changes when everything changes by its rounding."""
+        moved = conduct.moved(self.function, self.function.arrays, u, number)
+        return moved <= 1e-2 * conduct.largest([gradient])
+
+    def kinks(self, rows):
+        """At a kink no gradient is right, but one that lies between the slopes on both sides is usual."""
+        f = self.function
+        if not self.skips.slopes:
+            return
+        u = self.cotangent()
+        found = f.gradients(f.arrays, u)
+        weights = np.concatenate([w.ravel() for w in u])
+        for (number, flat), sides in self.skips.slopes.items():
+            left, right = (weights * side for side in sides)
+            low, high = float(np.sum(np.minimum(left, right))), float(np.sum(np.maximum(left, right)))
+            g, row = float(found[number].flat[flat]), rows[number]
+            room = OUTSIDE * float(np.sum(np.maximum(np.abs(left), np.abs(right))))
+            if row.verdict != "wrong" and not low - room <= g <= high + room:
+                where = place(row.argument, np.unravel_index(flat, f.arrays[number].shape))
+                row.verdict, row.reason = "wrong", f"at the kink {where} the gradient is not between the slopes on its two sides"
+                row.details = [f"with a random incoming gradient it is {g:.6g}, the slopes are {float(np.sum(left)):.6g} on the left and "
+                               f"{float(np.sum(right)):.6g} on the right"]
 
     def tie(self, tie, rows):
         """Equal elements that move together: however the gradient is shared among them, its slope along that line is known."""
@@ -289,18 +229,35 @@ class _Level:
         """A line along which phi is smooth, after the elements that prevent it are excluded."""
         f = self.function
         x = f.arrays[number]
-        size = float(sum(np.sum(np.abs(w * y)) for w, y in zip(u, self.base, strict=True)))
+        size = magnitude(u, self.base)
         for attempt in range(5):
-            floor = 0.05 if attempt == 0 else 0.0  # then steps that no element, however small, finds large
+            floor = 0.0 if attempt or self.wide else 0.05  # without it steps that no element, however small, finds large
             v = direction(self.rng, x, self.skips.allowed[number], floor)
             line = self.line(number, u, v, size)
             line.noise = noise
             slope = line.slope(*(() if self.options["step"] is None else (self.options["step"], 4)))
-            if slope.resolved or line.restless or not self.skips.allowed[number].any():
+            if line.restless and self.is_cancellation(line):
+                line.restless = False
+                slope = line.slope()
+            if slope.noisy and not usable(slope) and slope.error <= RTOL * self.inside() * sum(float(np.abs(w).sum()) for w in u):
+                slope = slope._replace(resolved=True)  # a zero, up to the rounding of what cancels to give it
+            if attempt and slope.error <= ROUGH * abs(slope.value):
+                slope = slope._replace(resolved=True)
+            if usable(slope) or line.restless or not self.skips.allowed[number].any():
                 break
-            if attempt:
+            if attempt and not slope.noisy:
                 localise(f.probe, f.arrays, number, v, u, size, line.noise, self.skips)
         return line, slope, v
+
+    def inside(self):
+        """The largest number that any op inside the function returns."""
+        return largest_inside(lambda: self.function.call(self.function.leaves(self.function.arrays), True))
+
+    def is_cancellation(self, line):
+        """Large numbers that cancel inside the function, as in (x + 1e8) - 1e8, leave noise that is float64's own."""
+        jitter = max(line.jitter(step)[1] for step in NOISE_STEPS)
+        line.noise = max(line.noise, jitter)
+        return jitter <= 1e3 * EPS * line.size * max(1.0, self.inside() / max(conduct.largest(self.base), 1e-300))
 
     def line(self, number, u, v, size):
         f = self.function
@@ -318,31 +275,10 @@ class _Level:
         return self.line(number, u, v, 1.0).curve(analytic)
 
 
-def op_call(op, example, seed=0, dtype=np.float64):
-    """One example of a registered op as (fn, inputs, settings), ready for check(): arrays for tensor arguments as Tensors."""
-    args, settings = example.build(seed, dtype)
-
-    def tensor(value):
-        if isinstance(value, (list, tuple)):
-            return [tensor(v) for v in value]
-        return Tensor(value) if isinstance(value, np.ndarray) else value
-
-    count = 1 if op.takes_list else len(op.tensors)
-    for name in op.tensors[len(args):count]:
-        if any(later in settings for later in op.tensors[len(args):]):
-            args.append(settings.pop(name, None))
-    inputs = [tensor(a) if k < count else a for k, a in enumerate(args)]
-    for name in op.constant:  # as a setting it stays out of what is differentiated, and so must all that follows it
-        place = op.tensors.index(name)
-        settings |= dict(zip([*op.tensors, *op.settings][place:], inputs[place:], strict=False))
-        del inputs[place:]
-    return op.function, inputs, settings
-
-
 def check_op(op, example, order=2, seed=0, **options):
-    """check() on one example of a registered op."""
+    """check() on one example of a registered op; float32 is compared by rounding.float32_error()."""
     fn, inputs, settings = op_call(op, example, seed)
-    report = check(fn, inputs, order, seed, names=[*op.tensors, *op.settings], settings=settings, **options)
+    report = check(fn, inputs, order, seed, names=[*op.tensors, *op.settings], settings=settings, **{"float32": False} | options)
     for row in report.rows:
         if row.reason in NOTHING:  # an op may well have no gradient; a user's function that has none is a mistake
             row.verdict = "ok"

@@ -14,6 +14,7 @@ class Row:
         self.error = self.tolerance = self.size = 0.0  # |analytic − numeric|, what is allowed, sum(|grad · v|): of the worst probe
         self.analytic = self.numeric = self.step = float("nan")
         self.probes = 0
+        self.dtype = "float64"
         self.skipped = []   # one text per element that was left out
         self.guess = ""
         self.details = []   # lines: the worst entry of the Jacobian, and what was not looked at
@@ -41,7 +42,7 @@ class Row:
 
     def as_dict(self):
         """For --json."""
-        keys = ("order", "argument", "verdict", "reason", "error", "tolerance", "size", "analytic", "numeric", "step", "probes",
+        keys = ("order", "argument", "dtype", "verdict", "reason", "error", "tolerance", "size", "analytic", "numeric", "step", "probes",
                 "skipped", "guess", "details")
         values = {key: getattr(self, key) for key in keys}
         return {key: None if isinstance(v, float) and not np.isfinite(v) else v for key, v in values.items()}  # JSON has no NaN
@@ -76,8 +77,8 @@ class Report:
 
     @property
     def worst(self):
-        """The largest relative error of any row."""
-        return max((row.relative for row in self.rows if row.probes), default=0.0)
+        """The largest relative error of any row in float64."""
+        return max((row.relative for row in self.rows if row.probes and row.dtype == "float64"), default=0.0)
 
     def curve(self, argument=0, order=1):
         """[(h, error)]: how far the central difference is from the gradient at step h, for one argument (name or number)."""
@@ -92,7 +93,8 @@ class Report:
         for row in self.rows:
             allowed = row.tolerance / row.size if row.size else row.tolerance
             numbers = f"{row.relative:9.1e}  {allowed:9.1e}  {row.probes:6d}" if row.probes else f"{'':9}  {'':9}  {row.probes:6d}"
-            lines.append(f"{row.order:5d}  {row.argument:<{width}}  {numbers}  {row.verdict}{': ' + row.reason if row.reason else ''}")
+            reason = row.reason.split("\n")[0]
+            lines.append(f"{row.order:5d}  {row.argument:<{width}}  {numbers}  {row.verdict}{': ' + reason if reason else ''}")
         for row in self.rows:
             lines += failure_lines(row)
         for row in self.rows:
@@ -114,8 +116,11 @@ def failure_lines(row):
     """What went wrong with one row."""
     if row.verdict != "wrong":
         return []
-    lines = [f"order {row.order}, {row.argument}: {row.reason}"]
-    if row.probes:
+    first, *more = row.reason.split("\n")
+    if not (more or row.probes or row.details or row.guess):
+        return []  # the table says it all
+    lines = [f"order {row.order}, {row.argument}:{'' if more else ' ' + first}", *(f"    {line.strip()}" for line in more)]
+    if row.probes and np.isfinite(row.numeric):
         lines.append(f"    along a random direction: gradient {row.analytic:.10g}, finite differences {row.numeric:.10g}"
                      f" (allowed difference {row.tolerance:.1e})")
     lines += [f"    {line}" for line in row.details]

@@ -1,4 +1,4 @@
-"""How tensors print: the values of small ones, statistics for big ones."""
+"""How tensors print: the values of small ones, statistics for big ones; and text that cannot disturb a terminal."""
 
 import numpy as np
 
@@ -41,3 +41,8 @@ def statistics_text(array):
         return f"nothing finite, nan={s['nan']}, inf={s['inf']}" if s["size"] else "empty"
     text = f"min={s['min']:.4g}, max={s['max']:.4g}, mean={s['mean']:.4g}, nan={s['nan']}"
     return text + (f", inf={s['inf']}" if s["inf"] else "")
+
+
+def safe(text):
+    """The text with everything that could move a cursor, change colours or turn the writing direction made visible."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))

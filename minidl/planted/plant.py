@@ -71,7 +71,7 @@ class Bug:
     def finding(self, seed=0, order=2, explain=True):
         """The first complaint of minidl's check about this bug while it is planted, or None; explain=False does not look for the cause."""
         for fn, inputs, settings, names, text in self.calls(seed):
-            report = check(fn, inputs, order, seed, names=names, settings=settings, explain=explain)
+            report = check(fn, inputs, order, seed, names=names, settings=settings, explain=explain, float32=False)
             for row in report.rows:
                 if row.verdict == "wrong":
                     return Finding(row.order, row.argument, row.reason, row.guess, report, text)

@@ -24,7 +24,7 @@ def sum_spreads_along_the_other_axis(right, a):
     return backward
 
 
-@mistake("mean", guess="mean for sum?")
+@mistake("mean", guess="a mean's 1/24 is missing?")
 def one_over_n_lost(right, a):
     """The gradient of a mean is that of a sum.
 
