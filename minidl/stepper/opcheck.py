@@ -93,7 +93,7 @@ def check_part(part, **options):
     """The check itself."""
     from minidl.core.gradcheck import check  # only who checks pays for loading it
 
-    return check(part.run, part.inputs, order=1, names=part.names, settings=part.settings, **options)
+    return check(part.run, part.inputs, order=1, float32=False, names=part.names, settings=part.settings, **options)
 
 
 def checked(forward, full=False, curve=True):

@@ -8,12 +8,9 @@ import unicodedata
 
 import numpy as np
 
+from minidl.core.show import safe  # noqa: F401 - for those who write lines with this file
+
 BARS = "▁▂▃▄▅▆▇█"
-
-
-def safe(text):
-    """The text with everything that could move a cursor, change colours or turn the writing direction made visible."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
 
 
 def cells(text):
