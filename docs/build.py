@@ -104,7 +104,7 @@ def worked_example(op):
 def as_input(name, value, named):
     """An argument of an example as a Tensor with few digits (also noted in `named`), and how it is written in the call."""
     if isinstance(value, np.ndarray):
-        named[name] = Tensor(value.round(2), requires_grad=True) if value.dtype.kind == "f" else Tensor(value)
+        named[name] = Tensor(np.asarray(value.round(2)), requires_grad=True) if value.dtype.kind == "f" else Tensor(value)
         return named[name], name
     if isinstance(value, (list, tuple)) and any(isinstance(v, np.ndarray) for v in value):
         parts = [as_input(f"{name}[{k}]", v, named) for k, v in enumerate(value)]
