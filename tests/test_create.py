@@ -176,7 +176,8 @@ def test_public_names_are_pytorchs():
            "step", "stepper", "train", "use_backend", "use_fusion"}
     assert {name for name in dir(minidl) if not hasattr(torch, name)} <= own
     assert [name for name in functional.__all__ if not hasattr(torch.nn.functional, name)] == ["stochastic_depth"]  # torchvision has it
-    assert [name for name in minidl.ops.__all__ if hasattr(torch, name) and not hasattr(minidl, name)] == []
+    missing = [name for name in minidl.ops.__all__ if hasattr(torch, name) and not hasattr(minidl, name)]
+    assert [name for name in missing if not hasattr(torch.nn.functional, name)] == []  # torch.batch_norm and F.batch_norm are not one
 
 
 @pytest.mark.parametrize("name, text", [
