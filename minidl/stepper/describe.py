@@ -27,7 +27,8 @@ A tensor:
 
 A step:
     {"id", "kind": "forward" | "backward" | "update", "number" (among its kind, from 1), "op", "path": module path, "" (the
-     outermost) or null, "label": "op7", "settings": {name: text}, "seconds",
+     outermost) or null, "label": "op7", "settings": {name: text}, "usual": [names of
+     the settings that are as always], "seconds",
      "call": {"file", "line", "text"} or null,
      "source": {"forward": number in "sources" or null, "backward": the same},
      "inputs": [{"argument", "tensor": id or null, "text": for what is no tensor}, ...], "outputs": the same,
@@ -124,7 +125,7 @@ class Description:
             "counts": {kind: sum(step["kind"] == kind for step in steps) for kind in kinds},
             "seconds": {kind: plain(sum(step["seconds"] for step in steps if step["kind"] == kind)) for kind in kinds},
             "shrunk": list(self.trace.shrunk), "doctor": doctor.findings(self.trace), "ops": self.ops,
-            "sources": [{"file": f, "lines": list(lines)} for f, lines in self.sources],
+            "sources": [{"file": file, "lines": [list(line) for line in lines]} for file, lines in self.sources],
             "modules": self.trace.modules, "tensors": self.tensors, "steps": steps}
 
     # --- tensors ----------------------------------------------------------------------------------------------------
@@ -157,7 +158,8 @@ class Description:
         """One step of any kind."""
         common = {
             "id": item.step, "kind": item.kind, "number": item.number, "op": item.op.name, "path": item.path, "label": item.label,
-            "settings": {name: setting_text(value) for name, value in item.settings.items()}, "seconds": plain(item.seconds),
+            "settings": {name: setting_text(value) for name, value in item.settings.items()}, "usual": source.usual(item),
+            "seconds": plain(item.seconds),
             "call": source.call(item),
             "source": {"forward": self.source(source.forward(item)), "backward": self.source(source.backward(item))},
             "flags": [{**flag, "tensor": self.tensor(flag["tensor"])} for flag in doctor.flags(item)],

@@ -100,10 +100,10 @@ def free(lanes, *taken):
 
 
 def lane_row(places, ops, first, last):
-    """How the lines run through one row: the node's lane, what passes [from, to], what comes in, what goes out."""
+    """How the lines run through one row: the node's lane, what is there before, what passes [from, to], comes in, goes out."""
     before, after, here = places[first][0], places[last][1], places[last][2]
     read = {tensor for op in ops[first:last + 1] for tensor in op["reads"]}
-    return {"lane": here,
+    return {"lane": here, "before": sorted(set(before.values())),
             "past": [[lane, after[tensor]] for tensor, lane in before.items() if tensor in after],
             "in": sorted({lane for tensor, lane in before.items() if tensor in read}),
             "out": sorted({lane for tensor, lane in after.items() if tensor not in before})}
@@ -153,15 +153,14 @@ def parts(group):
 
 
 def chosen(around, op, ops):
-    """The group to draw for an op, and its nodes: ((path, first op), nodes)."""
+    """What to draw for an op, ((path, first op), nodes): the nearest group that branches, or else the largest that fits."""
     best = None
     for group in reversed(around):
         nodes = parts(group)
         if len(nodes) > MOST:
             break
-        best = best or (group, nodes)
+        best = group, nodes
         if any(len(edges) > 1 for edges in readers(nodes, ops).values()):
-            best = group, nodes
             break
     if best is None:  # too many: those around the op
         group, nodes = around[-1], parts(around[-1])

@@ -33,6 +33,7 @@ class Value:
             self.shape, self.dtype, self.device = tuple(array.shape), array.dtype, str(device_of(array))
 
     # Values that stand for an op from before the recording have a shape, and no numbers.
+    weight = property(lambda self: (self.of or self).role == "parameter")  # a gradient looks like what it is the gradient of
     recorded = property(lambda self: self.made_by is None or self.made_by.known)
     facts = property(lambda self: self.look("facts", lambda array: statistics(array) | {"absmax": largest(array)}))
     histogram = property(lambda self: self.look("histogram", histogram))
@@ -48,7 +49,7 @@ class Value:
     def thumbnails(self, side=SIDE, count=PICTURES):
         """Small pictures of it, or None: see pictures()."""
         kind = "rgb" if self.role == "input" and len(self.shape) == 4 and self.shape[1] == 3 else "channels"
-        return self.look(("thumbnails", side, count), lambda array: pictures(array, kind, self.role == "parameter", side, count)) \
+        return self.look(("thumbnails", side, count), lambda array: pictures(array, kind, self.weight, side, count)) \
             if self.array is not None else self.stored.get("thumbnails")
 
     def default_name(self, given):

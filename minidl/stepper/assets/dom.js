@@ -75,10 +75,15 @@ export function several(count, word) {
   return `${count} ${word}${count === 1 ? "" : "s"}`;
 }
 
+// A box that scrolls where its content is too large, by keys too.
+export function scroller(label, ...children) {
+  return el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": label }, children);
+}
+
 // A chart's numbers as a table, folded away behind a button-like summary.
 export function tableOf(caption, columns, rows) {
   return el("details", { class: "as-table" }, el("summary", {}, "as a table"),
-    el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": caption },
+    scroller(caption,
       el("table", {}, el("caption", {}, caption),
         el("thead", {}, el("tr", {}, columns.map((c) => el("th", { scope: "col" }, c)))),
         el("tbody", {}, rows.map((row) => el("tr", {}, row.map((cell) => el("td", {}, cell))))))));

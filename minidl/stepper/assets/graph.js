@@ -1,11 +1,11 @@
 // The graph around the cursor: the nearest module that branches. In the backward the arrows turn, and their width
 // grows with the gradient that flows along them.
 
-import { byId, el, num, several, shapeText } from "./dom.js";
+import { byId, el, num, scroller, several, shapeText } from "./dom.js";
 import { opNumber, tensorOf, trace } from "./data.js";
 import { update, view } from "./state.js";
 
-const WIDE = 104, HIGH = 34, ACROSS = 150, DOWN = 56;
+const WIDE = 104, HIGH = 34, ACROSS = 150, DOWN = 48;
 
 export function graphPane(step) {
   const op = opNumber(view.place), graph = op < 0 ? null : trace.page.graphs[trace.page.graph_of[op]];
@@ -18,7 +18,7 @@ export function graphPane(step) {
     graph.nodes.map((node) => nodeOf(node, node.first <= op && op <= node.last, across, down)));
   requestAnimationFrame(() => centre(drawn.querySelector(".here")));
   return [el("h2", {}, el("bdi", { class: "name" }, graph.path || "the network"), el("span", { class: "quiet" }, back ? "   gradients flow back; a wider arrow carries a larger one" : "   data flows forward")),
-    el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "graph" }, drawn)];
+    scroller("graph", drawn)];
 }
 
 function nodeOf(node, here, across, down) {
@@ -29,7 +29,7 @@ function nodeOf(node, here, across, down) {
   return el("svg:g", { class: `vertex${here ? " here" : ""}${leaf ? "" : " module"}`, role: "button", tabindex: "0", "aria-label": `${node.name} ${under}`,
     click: () => go(node), keydown: (event) => { if (event.key === "Enter" || event.key === " ") { event.preventDefault(); go(node); } } },
   el("svg:rect", { x, y, width: WIDE, height: HIGH, rx: leaf ? 17 : 5 }),
-  el("svg:text", { x: x + WIDE / 2, y: y + (under ? 15 : 21), "text-anchor": "middle" }, cut(node.name, 15)),
+  el("svg:text", { x: x + WIDE / 2, y: y + (under ? 15 : 21), "text-anchor": "middle" }, cut(node.name, 14)),
   under ? el("svg:text", { x: x + WIDE / 2, y: y + 28, "text-anchor": "middle", class: "under" }, cut(under, 17)) : null,
   el("svg:title", {}, node.name));
 }
@@ -66,11 +66,13 @@ function weight(gradient) {
   return Math.max(1, Math.min(6, 6 + Math.log10(norm || 1e-9)));
 }
 
-// Scroll the node into the middle of its box, without moving the page.
+// Bring the node into sight, in the middle of its box, without moving the page.
 function centre(node) {
   const box = node?.closest(".scroll");
   if (!box) return;
   const frame = box.getBoundingClientRect(), at = node.getBoundingClientRect();
+  const panel = byId("panel"), seen = panel.getBoundingClientRect();
+  if (at.bottom > seen.bottom) panel.scrollTop += at.bottom - seen.bottom + 12;
   box.scrollLeft += at.left + at.width / 2 - frame.left - frame.width / 2;
 }
 

@@ -16,7 +16,8 @@ const KEYS = [["j  k", "next step, step before"], ["J  K", "next module, module 
 
 async function start() {
   await unpack(byId("trace").textContent);
-  fill(byId("title"), trace.page.title);
+  fill(byId("title"), [trace.page.title, ...trace.title.slice(1).filter((line) => !/ h help /.test(line))].join("  ")); // not the prompt's keys
+  byId("title").title = visible(byId("title").textContent);
   document.title = `${visible(trace.page.title)} · minidl`;
   if (!trace.steps.length) { fill(byId("says"), "Nothing was recorded."); return; }
   startOutline();
@@ -36,7 +37,7 @@ async function start() {
 
 // What the first screen must say (random weights, an exception), and the doctor's findings.
 function notes() {
-  const lines = [...trace.title.slice(1), trace.error ? `It stopped: ${trace.error}` : "", ...trace.shrunk].filter(Boolean);
+  const lines = [trace.error ? `It stopped: ${trace.error}` : "", ...trace.shrunk].filter(Boolean);
   fill(byId("notes"), lines.map((line) => el("p", {}, line)));
   byId("notes").hidden = !lines.length;
   byId("doctor-button").hidden = !trace.doctor.length && !trace.steps.some((step) => step.flags.length);

@@ -79,7 +79,7 @@ function item(number, here, current, widest) {
     "aria-expanded": leaf || filter ? null : String(open), "aria-current": current ? "step" : null, "aria-selected": String(current),
     "aria-label": `${name}${kind ? `, ${kind}` : ""}${found.length ? `, flags: ${found.join(", ")}` : ""}${broken(row) ? ", breakpoint" : ""}`,
   },
-  lanes(row, widest, leaf, current),
+  lanes(row, widest, leaf, current, open),
   el("span", { class: "indent", "data-level": filter ? 1 : Math.min(row.level, 6) }),
   leaf ? null : el("span", { class: "twist", "aria-hidden": "true" }, open ? "▾" : "▸"),
   el("bdi", { class: "name" }, name),
@@ -106,18 +106,19 @@ function broken(row) {
   return false;
 }
 
-// The lines of a row: what passes, what comes in from above, what goes out below, and the node.
-function lanes(row, widest, leaf, current) {
+// The lines of a row: what passes, what comes in from above, what goes out below, and the node. An open module's row
+// only lets pass what its first op finds: the rows below show the rest.
+function lanes(row, widest, leaf, current, open) {
   const x = (lane) => lane * LANE + LANE / 2, middle = HIGH / 2, node = x(row.lane);
   const curve = (from, y0, to, y1) => from === to ? `M${from} ${y0}V${y1}` : `M${from} ${y0}C${from} ${(y0 + y1) / 2} ${to} ${(y0 + y1) / 2} ${to} ${y1}`;
-  const drawn = filter ? [] : [
+  const drawn = filter ? [] : open && !leaf ? row.before.map((lane) => [lane, curve(x(lane), 0, x(lane), HIGH)]) : [
     ...row.past.map(([from, to]) => [from, curve(x(from), 0, x(to), HIGH)]),
     ...row.in.map((lane) => [lane, curve(x(lane), 0, node, middle)]),
     ...row.out.map((lane) => [lane, curve(node, middle, x(lane), HIGH)])];
   const size = current ? 5 : leaf ? 3.5 : 4;
   return el("svg:svg", { class: "lanes", width: (filter ? 1 : widest) * LANE + 2, height: HIGH, "aria-hidden": "true" },
     drawn.map(([lane, d]) => el("svg:path", { d, class: `lane lane${lane % 4}` })),
-    leaf ? el("svg:circle", { cx: filter ? LANE / 2 : node, cy: middle, r: size, class: "node" })
+    open && !leaf ? null : leaf ? el("svg:circle", { cx: filter ? LANE / 2 : node, cy: middle, r: size, class: "node" })
       : el("svg:rect", { x: (filter ? LANE / 2 : node) - size, y: middle - size, width: size * 2, height: size * 2, rx: 2, class: "node" }));
 }
 

@@ -1,6 +1,6 @@
 // The panes below the stage: one tensor, the maths, the source, the check.
 
-import { byId, bytes, duration, el, fill, num, several, shapeText, tableOf } from "./dom.js";
+import { byId, bytes, duration, el, fill, num, scroller, several, shapeText, tableOf } from "./dom.js";
 import { forwardOf, settingsText, tensorOf, trace } from "./data.js";
 import { draw, legend, plan } from "./picture.js";
 import { slotsOf } from "./stage.js";
@@ -108,7 +108,7 @@ function numbers(tensor) {
   const plain = power >= 0 && power < 4, whole = known.every(Number.isInteger), digits = whole && plain ? 0 : plain ? Math.max(0, 3 - power) : 3;
   const shown = (v) => typeof v !== "number" ? num(v) : v === 0 ? "0" : (plain ? v : v / 10 ** power).toFixed(digits).replace("-", "−");
   const scale = plain ? null : el("span", { class: "quiet" }, "  × 10", el("sup", {}, String(power).replace("-", "−")));
-  return section(["Numbers ", el("code", {}, at || "the value"), scale], el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "numbers" },
+  return section(["Numbers ", el("code", {}, at || "the value"), scale], scroller("numbers",
     el("table", { class: "corner" }, el("tbody", {}, values.map((row) => el("tr", {}, row.map((value) =>
       el("td", { class: typeof value !== "number" ? "bad" : value === 0 ? "nil" : Math.abs(value) > top / 2 ? "large" : null, title: num(value, 6) }, shown(value)))))))));
 }
@@ -119,7 +119,7 @@ function mathsPane(step) {
   if (step.kind === "update" || !op) return section("The optimiser's step", updateTable(step));
   const back = step.kind === "backward";
   return [
-    section("Forward", number >= 0 ? el("div", { class: "scroll" }, formula(number, op.formula.join(" "))) : null,
+    section("Forward", number >= 0 ? scroller("formula", formula(number, op.formula.join(" "))) : null,
       op.formula.join(" ") === op.summary && number >= 0 ? null : el("div", { class: number >= 0 ? "formula-text quiet" : "formula-text" }, op.formula.map((line) => el("code", {}, line))),
       (trace.page.rules[forward?.id] ?? []).length ? el("div", { class: "rule" }, el("h3", {}, "shape"), trace.page.rules[forward.id].map((line) => el("code", {}, line))) : null,
       op.shapes ? el("p", { class: "quiet" }, op.shapes) : null),
@@ -146,7 +146,7 @@ function usedBy(step) {
 function worked(step) {
   if (!step.worked.length) return el("p", { class: "quiet" }, "No number was worked out for this step.");
   return step.worked.map((w) => el("div", { class: "worked" },
-    el("p", {}, el("code", {}, w.name), w.agree === false ? el("b", { class: "bad" }, " ✗ differs from the stored value") : el("span", { class: "good" }, " ✓ agrees with the stored value")),
+    el("p", {}, el("code", {}, w.name), w.agree === false ? el("b", { class: "bad" }, " ✗ differs from what is stored") : el("span", { class: "good" }, " ✓ as stored")),
     w.terms?.length ? el("table", {}, el("tbody", {},
       w.terms.map((t, k) => el("tr", {}, el("td", {}, k ? "+" : ""), el("td", {}, el("code", {}, t.text)),
         el("td", {}, t.factor === null || t.factor === undefined ? "" : `${num(t.value)} · ${num(t.factor)}`), el("td", { class: "right" }, num(t.product)))),
@@ -156,7 +156,7 @@ function worked(step) {
 }
 
 function updateTable(step) {
-  return el("div", { class: "scroll" }, el("table", {}, el("thead", {}, el("tr", {}, ["parameter", "|gradient| ≤", "change / size"].map((c) => el("th", { scope: "col" }, c)))),
+  return scroller("parameters", el("table", {}, el("thead", {}, el("tr", {}, ["parameter", "|gradient| ≤", "change / size"].map((c) => el("th", { scope: "col" }, c)))),
     el("tbody", {}, (step.parameters ?? []).map((row) => el("tr", {}, el("th", { scope: "row" }, el("bdi", {}, tensorOf(row.tensor)?.name ?? "")),
       el("td", {}, num(tensorOf(row.gradient)?.facts?.absmax)), el("td", {}, num(row.change)))))));
 }
@@ -202,15 +202,20 @@ function coloured(text) {
 // --- check -----------------------------------------------------------------------------------------------------------
 function checkPane(step) {
   const forward = forwardOf(step), check = step.check ?? forward?.check;
-  if (!check) return section("Finite differences", el("p", { class: "quiet" }, "This op was not checked when the trace was recorded. At the prompt, ck checks the op under the cursor; `minidl step --check full --html` puts the checks in the page."), timing(step));
-  return [section(["Finite differences ", el("span", { class: check.ok ? "good" : "bad" }, check.ok ? "✓ the gradient is right" : "✗ the gradient is wrong")],
+  if (!check) return section("Finite differences", el("p", { class: "quiet" }, "This trace was written without checks. ", el("code", {}, "minidl step --check fast --html FILE"), " puts them in; at the prompt, ", el("code", {}, "ck"), " checks the op under the cursor."), timing(step));
+  return [section(["Finite differences ", el("span", { class: check.ok ? "good" : "bad" }, verdict(check))],
     check.cropped ? el("p", { class: "quiet" }, check.cropped) : null,
-    el("div", { class: "scroll" }, el("table", {}, el("thead", {}, el("tr", {}, ["gradient", "verdict", "error", "allowed", "probes", ""].map((c) => el("th", { scope: "col" }, c)))),
+    scroller("the check", el("table", {}, el("thead", {}, el("tr", {}, ["gradient", "verdict", "error", "allowed", "probes", ""].map((c) => el("th", { scope: "col" }, c)))),
       el("tbody", {}, check.rows.map((row) => el("tr", {}, el("th", { scope: "row" }, el("code", {}, `grad_${row.argument}`)), el("td", { class: row.verdict === "ok" ? "good" : "" }, row.verdict === "ok" ? "✓ ok" : row.verdict),
         el("td", {}, num(row.error)), el("td", {}, num(row.allowed)), el("td", {}, String(row.probes)), el("td", {}, row.reason))))),
     check.rows.filter((row) => row.skipped?.length).map((row) => el("p", { class: "quiet" }, `grad_${row.argument}: ${several(row.skipped.length, "probe")} left out: ${row.skipped.slice(0, 3).join("; ")}`))),
     check.rows.flatMap((row) => row.details ?? []).map((line) => el("p", {}, el("code", {}, line)))),
   check.rows.filter((row) => row.curve?.length).slice(0, 2).map((row) => section(["Error against h, ", el("code", {}, `grad_${row.argument}`)], curve(row.curve))), timing(step)];
+}
+
+function verdict(check) {
+  if (check.ok) return "✓ the gradient is right";
+  return check.rows.some((row) => row.probes) ? "✗ the gradient is wrong" : "? nothing could be probed";
 }
 
 function timing(step) {
@@ -229,7 +234,7 @@ function curve(points) {
   const at = good.map((_, k) => [place(xs[k], xs, wide, false), place(ys[k], ys, tall, true)]);
   return [el("svg:svg", { class: "curve", viewBox: `0 0 ${wide} ${tall}`, role: "img", "aria-label": "error against the step h, both logarithmic" },
     el("svg:polyline", { points: at.map((p) => p.join(",")).join(" ") }), at.map(([x, y]) => el("svg:circle", { cx: x, cy: y, r: 3 }))),
-  el("p", { class: "legend wide" }, el("span", {}, `h ${num(good[0][0])}`), el("span", {}, `h ${num(good.at(-1)[0])}`)),
-  el("p", { class: "quiet" }, "Left: rounding. Right: curvature. A gradient is right where the valley between them is deep."),
+  el("p", { class: "legend wide" }, el("span", {}, `h = ${num(10 ** Math.min(...xs), 1)}`), el("span", {}, `error ${num(10 ** Math.min(...ys), 1)} … ${num(10 ** Math.max(...ys), 1)}`), el("span", {}, `h = ${num(10 ** Math.max(...xs), 1)}`)),
+  el("p", { class: "quiet" }, "Rounding grows to the left, curvature to the right: a right gradient has a deep valley."),
   tableOf("Error against h", ["h", "error"], points.map(([h, e]) => [num(h), num(e)]))];
 }

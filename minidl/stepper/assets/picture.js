@@ -30,12 +30,13 @@ export function plan(tensor, width, height) {
     const cell = Math.max(3, Math.min(22, Math.floor(width / columns), Math.floor(height / Math.ceil(w / columns))));
     return { columns: 1, cell, gap: 0, wrap: columns, w: columns, h: Math.ceil(w / columns), count: 1 };
   }
-  let best = null;
-  for (let columns = 1; columns <= count; columns++) {
-    const rows = Math.ceil(count / columns), gap = count > 1 ? 3 : 0;
-    const cell = Math.min((width - gap * (columns - 1)) / (w * columns), (height - gap * (rows - 1)) / (h * rows), 26);
-    if (!best || cell > best.cell) best = { columns, cell, gap, wrap: 0, w, h, count };
-  }
+  const plans = Array.from({ length: count }, (_, k) => {
+    const columns = k + 1, rows = Math.ceil(count / columns), gap = count > 1 ? 3 : 0;
+    const cell = Math.min((width - gap * (columns - 1)) / (w * columns), (height - gap * (rows - 1)) / (h * rows), 40);
+    return { columns, cell, gap, wrap: 0, w, h, count, even: count % columns === 0 };
+  });
+  const largest = (list) => list.reduce((a, b) => (b.cell > a.cell ? b : a));
+  const full = largest(plans.filter((p) => p.even)), most = largest(plans), best = full.cell > 0.7 * most.cell ? full : most; // no holes, if it costs little
   best.cell = best.cell >= 6 ? Math.floor(best.cell) : Math.max(1, Math.floor(best.cell * 2) / 2);
   return best;
 }

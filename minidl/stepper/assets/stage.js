@@ -118,14 +118,14 @@ function card(slot, step, wide, high, compact, narrow) {
   if (body && !back) body.append(look(tensor, slot.argument, width, height, null));
   else if (body) {
     body.append(gradient ? look(gradient, slot.argument, width, height, both ? `grad_${slot.argument}` : null)
-      : el("p", { class: "quiet none" }, "no gradient asked for"));
+      : look(tensor, slot.argument, width, height, "no gradient asked for; its value"));
     if (both) body.append(look(tensor, slot.argument, width, height, slot.argument));
   }
   return el("section", { class: `card${back ? " back" : ""}`, "data-tensor": named?.id, "aria-label": `${slot.argument}: ${named?.name ?? ""}`, click: () => select(named) },
     el("header", {}, el("b", { class: "argument" }, back && gradient ? `grad_${slot.argument}` : slot.argument),
       el("bdi", { class: "name", title: tensor?.name }, tensor?.name ?? ""), el("span", { class: "shape" }, shapeText(tensor?.shape ?? []))),
     slot.part && slot.part.count !== 1 ? contribution(slot.part) : null,
-    body, back && !gradient ? null : facts(named, narrow));
+    body, back && !gradient ? null : facts(named, narrow, compact));
 }
 
 // A tensor that several ops read gets a gradient from each, and they add up.
@@ -135,11 +135,12 @@ function contribution(part) {
     `contribution ${part.index}${part.count ? ` of ${part.count}` : ""}: ${whole}`);
 }
 
-function facts(tensor, narrow) {
+function facts(tensor, narrow, compact) {
   const f = tensor?.facts;
   if (!f) return el("p", { class: "facts quiet" }, "not recorded");
   const odd = [f.nan ? `${f.nan} NaN` : "", f.inf ? `${f.inf} ∞` : ""].filter(Boolean).join(", ");
-  if (f.size === 1) return el("p", { class: "facts" }, `value ${num(f.min, 5)}`, odd ? el("b", { class: "bad" }, ` ${odd}`) : null);
+  if (f.size === 1) return compact ? el("p", { class: "facts" }, odd || `value ${num(f.min, 5)}`) : null; // it stands there large
+  if (typeof f.mean !== "number" && f.nan + f.inf === f.size) return el("p", { class: "facts" }, el("b", { class: "bad" }, `${odd}: nothing finite`));
   const mean = typeof f.mean === "number" && Math.abs(f.mean) < 1e-6 * f.absmax ? "≈0" : num(f.mean, 2);
   return el("p", { class: "facts" }, odd ? el("b", { class: "bad" }, `${odd}   `) : null, `${num(f.min)} … ${num(f.max)}`, narrow ? "" : `   μ ${mean}   σ ${num(f.std, 2)}`);
 }
@@ -150,7 +151,7 @@ function look(tensor, argument, width, height, label) {
   const some = part ? `${part.shown.length} of ${part.total}${label ? "" : part.kind === "tiles" ? " filters" : " channels"}` : "";
   const caption = label || some ? el("span", { class: "caption" }, [label, some].filter(Boolean).join(", ")) : null;
   if (!tensor) return el("div", { class: "look" }, caption);
-  if (tensor.facts?.size === 1) return el("div", { class: "look" }, caption, el("output", { class: "scalar" }, num(tensor.facts.mean ?? tensor.facts.min, 5)));
+  if (tensor.facts?.size === 1) return el("div", { class: "look" }, caption, el("output", { class: "scalar" }, tensor.facts.nan ? "NaN" : tensor.facts.inf ? "∞" : num(tensor.facts.mean ?? tensor.facts.min, 5)));
   if (!tensor.thumbnails) return el("div", { class: "look" }, caption, numbers(tensor));
   const layout = plan(tensor, Math.max(60, width), Math.max(24, height - (caption ? 36 : 18)));
   const canvas = el("canvas", { "aria-hidden": "true" }), over = el("svg:svg", { class: "over", "aria-hidden": "true" });
