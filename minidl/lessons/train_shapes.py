@@ -21,7 +21,7 @@ LEARNING_RATE = 0.1
 HELD_OUT = 2000
 
 
-def train(pictures=6000, epochs=8, seed=0, say=print):
+def train(pictures=6000, epochs=8, seed=0, held_out=HELD_OUT, say=print):
     """The trained network, and how many of the held-out pictures it names rightly."""
     minidl.manual_seed(seed)
     images, labels = shapes(pictures, seed)
@@ -42,7 +42,7 @@ def train(pictures=6000, epochs=8, seed=0, say=print):
             schedule.step()
             total += loss.item()
         say(f"epoch {epoch:2}  loss {total / (len(images) // BATCH):.4f}  {time.perf_counter() - started:.0f} s")
-    return net, accuracy(net, seed + 1)
+    return net, accuracy(net, seed + 1, held_out)
 
 
 def accuracy(net, seed=1, count=HELD_OUT):

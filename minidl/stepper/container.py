@@ -6,6 +6,7 @@ A file may come from a stranger: every part of it is checked against PATTERN bef
 import json
 import os
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -78,8 +79,7 @@ def load(path):
         raise
     except TraceError:
         raise
-    except (zipfile.BadZipFile, KeyError, IndexError, ValueError, TypeError, OSError, EOFError, RecursionError, NotImplementedError,
-            RuntimeError, UnicodeError) as error:
+    except (zipfile.BadZipFile, zlib.error, LookupError, ValueError, TypeError, OSError, EOFError, RuntimeError) as error:
         raise broken(name, f"{type(error).__name__}: {safe(error)}") from None
 
 
@@ -92,6 +92,14 @@ def broken(name, why):
     """The error for a file that cannot be read as a trace."""
     return explained(TraceError, f"step {name}", "this file is not a trace, or a damaged one.", [why[:300], FORBIDDEN],
                      "Traces are written by `minidl step --save FILE` or trace.save(FILE).")
+
+
+def numbered(line):
+    """A line of source: (number, text)."""
+    number, text = line
+    if not isinstance(number, int) or not isinstance(text, str):
+        raise ValueError("a line of source is a number and a text")
+    return number, text
 
 
 class Said(str):
@@ -124,7 +132,7 @@ class Reader:
         self.values = [self.value(tensor) for tensor in data["tensors"]]
         for number in data["arrays"]:
             self.values[number].array = self.array(self.values[number], archive.read(f"tensors/{number}"))
-        self.sources = [(source["file"], [tuple(line) for line in source["lines"]]) for source in data["sources"]]
+        self.sources = [(source["file"], [numbered(line) for line in source["lines"]]) for source in data["sources"]]
         self.trace = trace = Trace()
         trace.title, trace.error, trace.modules, trace.shrunk = data["title"], data["error"], data["modules"], data["shrunk"]
         self.by_id = {}
@@ -132,7 +140,7 @@ class Reader:
             if step["id"] != number:
                 raise ValueError(f"step {number} calls itself {step['id']}")
             self.by_id[number] = item = getattr(self, step["kind"])(step)
-            item.stored |= {"call": step["call"], "worked": step["worked"], "check": step["check"], "flags": [
+            item.stored |= {"usual": step["usual"], "call": step["call"], "worked": step["worked"], "check": step["check"], "flags": [
                 {**flag, "tensor": self.values[flag["tensor"]]} for flag in step["flags"]]}
             trace.add(item)
         for step in data["steps"]:
@@ -185,7 +193,7 @@ class Reader:
 
     def backward(self, step):
         """A step back; one through an op from before the recording brings a stand-in for that op along."""
-        forward = self.by_id.get(step["forward"])
+        forward = None if step["forward"] is None else self.by_id[step["forward"]]
         if forward is None:
             forward = Forward(StoredOp(step["op"], self.data["ops"][step["op"]], []), None, None)
             forward.known, forward.stored = False, {"forward": ("", []), "call": None, "check": None}

@@ -55,7 +55,10 @@ def forward_flags(item):
 
 
 def backward_flags(item):
-    """Of a backward step: what the gradients look like that it made."""
+    """Of a backward step: what the gradients look like that it made.
+
+    A parameter's tiny gradient says little: that of a bias before a normalisation is 0 but for rounding.
+    """
     found = []
     for part in item.contributions:
         facts = part.grad.facts
@@ -67,7 +70,7 @@ def backward_flags(item):
                 found.append({"kind": "exploding", "tensor": part.grad, "text": f"{name} reaches {number(size)}"})
             elif not size and part.to.role == "parameter" and part.complete:
                 found.append({"kind": "zero-grad", "tensor": part.grad, "text": f"{part.to.name} learns nothing: its gradient is 0"})
-            elif 0 < size < VANISHED and facts["size"] > 1 and starts_larger(item):
+            elif 0 < size < VANISHED and part.to.role != "parameter" and facts["size"] > 1 and starts_larger(item):
                 found.append({"kind": "vanishing", "tensor": part.grad, "text": f"{name} is at most {number(size)}"})
     return found
 

@@ -28,7 +28,7 @@ TENSOR = {"id": int, "name": str, "role": {"input", "parameter", "buffer", "acti
           "histogram": Any(None, {"low": NUMBER, "high": NUMBER, "counts": [int]}),
           "thumbnails": Any(None, THUMBNAILS), "corner": Any(None, {"at": str, "values": [[NUMBER]]})}
 STEP = {"id": int, "kind": {"forward", "backward", "update"}, "number": int, "op": str, "path": OPTIONAL_TEXT, "label": str,
-        "settings": {str: str}, "seconds": NUMBER, "call": Any(None, {"file": str, "line": int, "text": str}),
+        "settings": {str: str}, "usual": [str], "seconds": NUMBER, "call": Any(None, {"file": str, "line": int, "text": str}),
         "source": {"forward": OPTIONAL_INT, "backward": OPTIONAL_INT}, "inputs": [ARGUMENT], "outputs": [ARGUMENT],
         "flags": [{"kind": str, "tensor": int, "text": str}], "worked": [WORKED], "check": Any(None, CHECK)}
 FORWARD = STEP | {"kind": {"forward"}, "back": [int], "users": [int], "keeps": [{"name": str, "bytes": int}], "flops": int, "bytes": int}

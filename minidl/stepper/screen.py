@@ -38,25 +38,10 @@ def wrapped(label, text, width, limit=3):
 
 def settings_text(item):
     """An op's settings as in the call, dim=1, keepdim=True; those that are as always stay out."""
-    forward = getattr(item.op, "forward", None)
-    usual = defaults(forward) if forward else {}
+    usual = source.usual(item)
     parts = [f"{name}={'Tensor' if isinstance(value, Tensor) else repr(value)}" for name, value in item.settings.items()
-             if not (name in usual and same(value, usual[name]))]
+             if name not in usual]
     return safe(", ".join(parts))
-
-
-def defaults(function):
-    """{name: default} of a function."""
-    code, values = function.__code__, function.__defaults__ or ()
-    names = code.co_varnames[:code.co_argcount]
-    return dict(zip(names[len(names) - len(values):], values, strict=True)) | (function.__kwdefaults__ or {})
-
-
-def same(value, usual):
-    """Is a setting what it is by default? (1, 1) is what 1 stands for."""
-    if isinstance(value, (tuple, list)) and isinstance(usual, int) and not isinstance(usual, bool):
-        return all(type(v) is int and v == usual for v in value) and bool(value)
-    return type(value) is type(usual) and not hasattr(value, "shape") and value == usual
 
 
 def signature(forward):

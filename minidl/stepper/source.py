@@ -1,5 +1,6 @@
 """Where an op's lines stand: the call, its forward, its backward; and what its docstring says in formulas."""
 
+import functools
 import inspect
 import linecache
 import os
@@ -29,6 +30,7 @@ def call_line(site):
     return short_path(name), line, linecache.getline(name, line).strip()
 
 
+@functools.cache
 def source(code):
     """(file, [(line number, text)]) of a function, with no more indentation than its own; no lines where there is no source."""
     try:
@@ -113,3 +115,29 @@ def backward(item):
         return item.stored["backward"]
     code = None if item.kind == "update" else item.forward.backward_code
     return None if code is None else backward_lines(code)
+
+
+# --- settings ------------------------------------------------------------------------------------------------------
+
+def usual(item):
+    """The names of a step's settings that are what they are by default."""
+    if "usual" in item.stored:
+        return item.stored["usual"]
+    item = item.forward
+    function = getattr(item.op, "forward", None)
+    known = defaults(function) if function else {}
+    return [name for name, value in item.settings.items() if name in known and same(value, known[name])]
+
+
+def defaults(function):
+    """{name: default} of a function."""
+    code, values = function.__code__, function.__defaults__ or ()
+    names = code.co_varnames[:code.co_argcount]
+    return dict(zip(names[len(names) - len(values):], values, strict=True)) | (function.__kwdefaults__ or {})
+
+
+def same(value, usual):
+    """Is a setting what it is by default? (1, 1) is what 1 stands for."""
+    if isinstance(value, (tuple, list)) and isinstance(usual, int) and not isinstance(usual, bool):
+        return all(type(v) is int and v == usual for v in value) and bool(value)
+    return type(value) is type(usual) and not hasattr(value, "shape") and value == usual

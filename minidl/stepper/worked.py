@@ -144,8 +144,9 @@ class Again:
             values, factors = move(values, CPU), move(factors, CPU)
             products = values * factors
             size = np.abs(factors if by_factor else products).ravel()
-            some = np.argpartition(size, -TERMS)[-TERMS:] if size.size > TERMS else np.arange(size.size)
-            for flat in some[size[some] > 0]:
+            some = np.flatnonzero(size)  # few, mostly: an output depends on a window
+            some = some[np.argpartition(size[some], -TERMS)[-TERMS:]] if some.size > TERMS else some
+            for flat in some:
                 at = tuple(int(i) for i in np.unravel_index(flat, products.shape))
                 rows.append((size[flat], {"text": element(name(k), at), "value": plain(values[at]), "factor": plain(factors[at]),
                                           "product": plain(products[at])}, float(products[at])))
