@@ -156,7 +156,7 @@ def first_line(function):
 
 def file_map(text):
     """docs/map.md with its last section, every file and its opening sentence, as the files are now."""
-    head = text.partition("\n## Every file\n")[0]
+    head = text.partition("\n## Every file\n")[0].rstrip()  # or every build would add a line
     parts = [head, "## Every file", "Written by `make docs` from the opening line of each."]
     for top in ("minidl", "kernels", "docs", "benchmarks"):
         for folder in sorted({path.parent for path in (ROOT / top).rglob("*.py")}):
