@@ -40,7 +40,8 @@ DIALOGUES = {  # file -> arguments of `minidl step`
     "help": ["tiny", "-c", "h; foo; j 99; j x; c conv2d; v; \x1b[2J; q; n"],
     "breakpoints": ["-c", "b; b conv2d; b stage3.project; b |g|>0.35; b 2x32x*; b nonsense; b; c; c; rc; cl 2; cl 9; cl; c nan; rc end"],
     "places": ["-c", "j stage2.conv1; u; d; d; d 2; r; c back; j stage1.add; j stage1; u; u 2; d; p; j op3; c stage3.*; j fc; r; r"],
-    "worked": ["-c", "w; w y[0,3,2,2]; w y[9,9,9,9]; w y[0]; w foo; j 8; w; c back; n; w grad_weight[4,0]; c end; w; w x"],
+    "worked": ["-c", "w; w y[0,3,2,2]; w y[9,9,9,9]; w y[0]; w foo; j 8; w; v .weight; v grad_.bias; c back; n; w grad_weight[4,0]; "
+                     "c end; w; w x"],
     "values": ["-c", "v x[0,0,:3,:3]; v stem.weight[0]; v fc.bias; v x[a]; v x[9]; c back; v grad_y; v grad_fc.weight[0,:4]; v"],
     "looking": ["-c", "g; g stage2; why; why nan; x abs(y).max() > 1; x T('fc.bias').shape; x 1/0; x"],
     "optimiser": ["-c", "c end; l; ck; w; n"],
@@ -476,6 +477,7 @@ def steady(text):
     text = re.sub(r"(?m)^ +\d+ \S.*\n( {10}.*\n)*(^ +\d+ .*\n( {10}.*\n)*)*", "           (its lines)\n", text)
     text = re.sub(r"(?m)^  maths    .*\n( {11}\S.*\n)*", "  maths    (its docstring)\n", text)
     text = re.sub(r"(?m)^  ran      .*\n", "  ran      (its ops)\n", text)
+    text = re.sub(r"(?m)^ +in float32 .*\n", "", text)
     text = re.sub(r"error \S+ \(allowed \S+\)", "error E (allowed A)", text)
     text = re.sub(r"(?m)^  worked  .*\n( {11}\S.*\n)*", "  worked   (its numbers)\n", text) if "(step) w" not in text else text
     text = re.sub(r"(?m)^.*\de-\d.*$", lambda line: re.sub(" +", " ", re.sub(r"-?\d(\.\d+)?e-\d+", "ε", line[0])), text)

@@ -166,7 +166,12 @@ class Looking:
 
     # --- names ------------------------------------------------------------------------------------------------------
     def value_of(self, name):
-        """The Value that a name stands for here: a tensor of the trace, its gradient, or an argument of this step."""
+        """The Value that a name stands for here: a tensor of the trace, its gradient, or an argument of this step.
+
+        .weight is that of the module of this step.
+        """
+        if name.startswith((".", "grad_.")) and self.current.path:
+            name = name.replace(".", f"{self.current.path}.", 1)
         value = dict(self.arguments()).get(name) or self.trace.find(name)
         if value is not None:
             return value

@@ -14,6 +14,7 @@ from minidl.stepper.worked import said, updated, worked_out
 
 COLUMNS = ("_way", "_argument", "tensor", "shape", "min", "max", "μ", "σ", "0%", "nan", "spread", "part")
 SOURCE_LINES = 6   # of a backward, on the screen of a step; `l` shows all
+WINDOWS = {"stride", "padding", "dilation", "kernel_size", "output_padding"}
 QUICK = 1_000_000  # elements of an op's inputs up to which its screen works a number out; beyond, `w` does
 UPDATED = 12       # parameters that an optimiser's step shows: those that moved most
 
@@ -39,9 +40,15 @@ def wrapped(label, text, width, limit=3):
 def settings_text(item):
     """An op's settings as in the call, dim=1, keepdim=True; those that are as always stay out."""
     usual = source.usual(item)
-    parts = [f"{name}={'Tensor' if isinstance(value, Tensor) else repr(value)}" for name, value in item.settings.items()
-             if name not in usual]
+    parts = [f"{name}={'Tensor' if isinstance(value, Tensor) else compact(name, repr(value))}"
+             for name, value in item.settings.items() if name not in usual]
     return safe(", ".join(parts))
+
+
+def compact(name, text):
+    """stride=(2, 2) is written 2, as in most calls."""
+    sizes = text.strip("()[]").split(", ") if name in WINDOWS else ()
+    return sizes[0] if len(sizes) > 1 and len(set(sizes)) == 1 else text
 
 
 def signature(forward):
@@ -91,11 +98,11 @@ def forward_part(item, width):
     rows = []
     for k, x in enumerate(item.inputs):
         if isinstance(x, Value):
-            rows.append(tensor_row("in", item.op.input_name(k), x))
+            rows.append(tensor_row("in", item.op.input_name(k), x, path=item.path))
         elif x is not None:
             rows.append({"_way": "in", "_argument": item.op.input_name(k), "tensor": safe(x)})
     for k, y in enumerate(item.outputs):
-        rows.append(tensor_row("out", "y" if len(item.outputs) == 1 else f"y[{k}]", y))
+        rows.append(tensor_row("out", "y" if len(item.outputs) == 1 else f"y[{k}]", y, path=item.path))
     lines += table(COLUMNS, rows, width)
     lines += flag_lines(item, width)
     if item.users:
@@ -121,14 +128,14 @@ def backward_part(item, width):
     lines += wrapped("maths", safe(source.gradient_formula(item.op)), width)
     lines += worked_lines(item, width)
     several = len(forward.outputs) > 1
-    rows = [tensor_row("in", f"grad_y[{value.number}]" if several else "grad_y", grad, value) for value, grad in item.grads_in]
+    rows = [tensor_row("in", f"grad_y[{value.number}]" if several else "grad_y", grad, value, item.path) for value, grad in item.grads_in]
     notes = []
     for part in item.contributions:
-        row = tensor_row("out", f"grad_{part.argument}", part.grad, part.to)
+        row = tensor_row("out", f"grad_{part.argument}", part.grad, part.to, item.path)
         row["part"] = f"{part.index} of {part.count or '?'}"
         rows.append(row)
         if part.before is not None:
-            rows.append(tensor_row("sum", "total" if part.complete else "so far", part.after, part.to))
+            rows.append(tensor_row("sum", "total" if part.complete else "so far", part.after, part.to, item.path))
         notes += fan_out(part, width)
     lines += table(COLUMNS, rows, width)
     lines += notes
@@ -206,9 +213,14 @@ def fan_out(part, width):
     return [[(line[0][0], "dim"), (line[1][0], "yellow")] for line in wrapped("fan-out", text, width)]
 
 
-def tensor_row(way, argument, value, named=None):
-    """One tensor in the table of a step, under the name of `named` if that is another (a gradient under its tensor's)."""
-    row = {"_way": way, "_argument": safe(argument), "tensor": safe((named or value).name), "shape": shape_text(value.shape)}
+def tensor_row(way, argument, value, named=None, path=None):
+    """One tensor in the table of a step, under the name of `named` if that is another (a gradient under its tensor's).
+
+    What belongs to the module at `path` is called .weight, without the path, which the first line has.
+    """
+    name = (named or value).name
+    name = name[len(path):] if path and name.startswith(path + ".") else name
+    row = {"_way": way, "_argument": safe(argument), "tensor": safe(name), "shape": shape_text(value.shape)}
     if value.facts is None:
         return {**row, "μ": "not recorded"}
     return row | facts_row(value.facts, value.histogram, value.dtype)

@@ -32,8 +32,8 @@ def record_tiny(seed=0):
     with step(net) as trace:
         loss = net.loss(x, labels)
         loss.backward()
-    trace.title = ["TinyNet: two hidden layers and a skip, 8 points of 3 classes. "
-                   f"Weights are random (seed {seed}): loss {loss.item():.2f}.", counts(trace)]
+    trace.title = [f"TinyNet: two hidden layers and a skip, 8 points of 3 classes. Random weights (seed {seed}), loss {loss.item():.2f}.",
+                   counts(trace)]
     return trace
 
 
