@@ -15,8 +15,8 @@ EPS32 = float(np.finfo(np.float32).eps)
 def float32_error(op, example, seed=0, device="cpu"):
     """(error, allowed, problem): both in units of float32's eps times the gradient's largest entry.
 
-    Allowed is 4 times what rounding the inputs alone changes (the gradient's own condition, measured in float64) plus
-    8 · sqrt(n) roundings of the largest of n entries. `problem` names a result that is not float32, or "".
+    Allowed is 4 times what rounding the inputs and the incoming gradient alone changes (the gradient's own condition,
+    measured in float64: a sum that cancels has a bad one) plus 8 · sqrt(n) roundings of the largest of n entries. `problem` names a result that is not float32, or "".
     """
     fn, inputs, settings = op_call(op, example, seed, float32)
     f = Function(fn, inputs, [*op.tensors, *op.settings], settings, device=device)
@@ -29,7 +29,7 @@ def float32_error(op, example, seed=0, device="cpu"):
     if problem:
         return 0.0, 0.0, problem
     exact = f.gradients(f.arrays, u)
-    nudged = [f.gradients([rounded(a, rng) for a in f.arrays], u) for _ in range(ROUNDINGS)]
+    nudged = [f.gradients([rounded(a, rng) for a in f.arrays], [rounded(w, rng) for w in u]) for _ in range(ROUNDINGS)]
     return *compare(found, exact, nudged), ""
 
 
