@@ -7,7 +7,7 @@ import traceback
 
 import numpy as np
 
-from minidl.core.errors import ArgumentError, explained
+from minidl.core.errors import ArgumentError, ShapeError, explained
 from minidl.core.tensor import Tensor
 from minidl.stepper.record import step
 from minidl.stepper.text import duration, safe
@@ -70,7 +70,7 @@ def record_model(name, batch=None, seed=0, image=None, progress=None):
     manual_seed(seed)
     model = MODELS[name]
     net = model.build()
-    batch = batch or (2 if len(model.input) < 3 or model.input[-1] < 128 else 1)
+    wanted, batch = batch, batch or (2 if len(model.input) < 3 or model.input[-1] < 128 else 1)
     if len(model.input) == 3:
         channels, height, width = model.input
         labels = np.arange(batch) + SHOWN[0]
@@ -80,10 +80,15 @@ def record_model(name, batch=None, seed=0, image=None, progress=None):
             pictures[0] = read_image(image, model.input)
     else:
         pictures = np.random.default_rng(seed).standard_normal((batch, *model.input)).astype(np.float32)
-    trace, _ = record_step(net, pictures, np.zeros(batch, np.int64), progress)
-    trace.title = [f"{name}: {safe(model.source)}. Weights are random (seed {seed}), so its maps show noise.",
-                   f"One step of training on {batch} picture{'s' if batch > 1 else ''} of {'×'.join(map(str, model.input))}, label 0.",
-                   counts(trace)]
+    try:
+        trace, _ = record_step(net, pictures, np.zeros(batch, np.int64), progress)
+    except ShapeError:
+        if wanted or batch > 1:
+            raise
+        return record_model(name, 2, seed, image, progress)  # a norm over a single value: a side branch that ends in 1×1
+    trace.title = [f"{name}: {safe(model.source)}. One step of training.",
+                   f"Weights are random (seed {seed}), so its maps show noise. {batch} picture{'s' if batch > 1 else ''} of "
+                   f"{'×'.join(map(str, model.input))}, label 0.", counts(trace)]
     return trace
 
 
