@@ -9,7 +9,7 @@ import { windows } from "./windows.js";
 import { formula } from "./formula.js";
 
 const pictures = []; // {canvas, over, tensor, layout, argument}: what can light up
-let chosen = null;   // {argument, box, tensor}
+let drawnFor = "";   // the room() that they were drawn for
 
 export function startStage() {
   pane((now, before) => {
@@ -18,20 +18,24 @@ export function startStage() {
     if (now.at !== before.at || now.place !== before.place) fromView();
   });
   let waiting = 0;
-  new ResizeObserver(() => { clearTimeout(waiting); waiting = setTimeout(() => { render(); fromView(); }, 60); }).observe(byId("stage"));
+  new ResizeObserver(() => { clearTimeout(waiting); waiting = setTimeout(() => { if (room() !== drawnFor) { render(); fromView(); } }, 60); }).observe(byId("stage"));
 }
+
+// What the size of the pictures depends on; stacked, the stage is as high as its cards, so only its width counts.
+const stacked = () => matchMedia("(max-width: 640px)").matches;
+const room = () => `${byId("stage").clientWidth} × ${stacked() ? "any" : byId("stage").clientHeight}`;
 
 function render() {
   const step = trace.steps[view.place], slots = slotsOf(step);
   pictures.length = 0;
   pictures.drawn = true;
   heading(step);
-  const stage = byId("stage"), wide = stage.clientWidth - 16, stacked = matchMedia("(max-width: 640px)").matches;
-  const high = stacked ? 300 : stage.clientHeight - 16; // stacked, the stage is as high as its cards
+  const stage = byId("stage"), wide = stage.clientWidth - 16, high = stacked() ? 300 : stage.clientHeight - 16;
+  drawnFor = room();
   const of = (side) => slots.filter((slot) => slot.side === side), left = of("in"), below = of("parameter"), right = of("out");
   stage.dataset.kind = step.kind;
   stage.dataset.alone = below.length ? "no" : "yes";
-  const column = stacked ? wide : below.length ? (wide - 68) / 3 : (wide - 68 - 170) / 2, back = step.kind === "backward", settings = unusual(step);
+  const column = stacked() ? wide : below.length ? (wide - 68) / 3 : (wide - 68 - 170) / 2, back = step.kind === "backward", settings = unusual(step);
   const head = el("div", { class: "op", role: "group", "aria-label": `operation ${step.op}` },
     el("strong", {}, step.op), settings ? el("span", { class: "settings" }, settings) : null, constants(step));
   const flow = () => el("div", { class: "flow", "aria-hidden": "true" }, back ? "←" : "→");
@@ -203,7 +207,7 @@ function pin(entry, event) {
 function fromView() {
   const entry = pictures.find((p) => p.tensor.id === view.tensor);
   if (entry && view.at) light(entry, view.at.map((k) => [k, k + 1]));
-  else { chosen = null; dark(); }
+  else dark();
 }
 
 function arrows(entry, event) {
@@ -222,7 +226,6 @@ function arrows(entry, event) {
 
 function light(entry, box) {
   const forward = forwardOf(trace.steps[view.place]) ?? trace.steps[view.place];
-  chosen = { argument: entry.argument, box };
   const found = windows(forward, entry.argument, box, tensorOf);
   for (const other of pictures) {
     const mine = other.argument === entry.argument ? box : found[other.argument];
