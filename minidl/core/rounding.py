@@ -16,7 +16,8 @@ def float32_error(op, example, seed=0, device="cpu"):
     """(error, allowed, problem): both in units of float32's eps times the gradient's largest entry.
 
     Allowed is 4 times what rounding the inputs and the incoming gradient alone changes (the gradient's own condition,
-    measured in float64: a sum that cancels has a bad one) plus 8 · sqrt(n) roundings of the largest of n entries. `problem` names a result that is not float32, or "".
+    measured in float64: a sum that cancels has a bad one) plus 8 · sqrt(n) roundings of the largest of n entries.
+    `problem` names a result that is not float32, or "".
     """
     fn, inputs, settings = op_call(op, example, seed, float32)
     f = Function(fn, inputs, [*op.tensors, *op.settings], settings, device=device)
