@@ -16,6 +16,7 @@ from minidl.core.create import *  # noqa: F403
 from minidl.core.device import Device as device  # noqa: N813 - PyTorch's name
 from minidl.core.dtypes import bool_ as bool
 from minidl.core.dtypes import float16, float32, float64, int8, int16, int32, int64, promote_types, result_type, uint8
+from minidl.core.errors import MinidlError
 from minidl.core.rng import Generator, default_generator, initial_seed, manual_seed
 from minidl.core.tensor import Tensor
 from minidl.core.version import __version__
