@@ -1,5 +1,7 @@
 """Worked numbers: for every op and example, the terms add up to what the op stored, forward and in each gradient."""
 
+import io
+
 import numpy as np
 import pytest
 
@@ -7,8 +9,10 @@ from minidl.core.derivative import backward
 from minidl.core.gradcheck import op_call
 from minidl.core.op import OPS
 from minidl.core.tensor import Tensor
+from minidl.nn import BatchNorm2d
 from minidl.ops import conv2d, relu
 from minidl.stepper import step
+from minidl.stepper.terminal import Paper, Prompt
 from minidl.stepper.worked import Again, available, text, updated, worked_out
 
 
@@ -112,3 +116,25 @@ def test_an_optimisers_step_is_worked_out_where_it_moved_most():
 def test_nothing_is_also_a_number():
     row = {"name": "y[0]", "kind": "sum", "terms": [], "more": 0, "total": 0.0, "stored": 0.0, "agree": True}
     assert text(row) == "y[0] = 0: every term is 0  ✓ stored 0"
+
+
+def test_a_statistic_beside_the_result_has_no_terms_and_says_so():
+    layer, x = BatchNorm2d(2), Tensor(np.random.default_rng(0).standard_normal((2, 2, 3, 3)).astype(np.float32), requires_grad=True)
+    with step(layer) as trace:
+        layer(x).sum().backward()
+    forward = trace.forwards[0]
+    assert [row["of"] for row in worked_out(forward)[forward.step]] == ["y[0]"]  # not 0·x + 0·x = mean
+    assert [Again(forward).output(k) for k in (1, 2)] == [None, None]
+    for command in ("w op1.y2", "w op1.y2[0]", "w y[1]", "w y[1][0]"):
+        answer = dialogue(trace, command)
+        assert "no gradient flows through it" in answer and "v op1.y2" in answer, command
+    assert "y[0][0,1,2,2]" in dialogue(trace, "w y[0][0,1,2,2]")
+    assert "y[0][0,1,2,2]" in dialogue(trace, "w y[0,1,2,2]")
+    assert "no element of it" in dialogue(trace, "w y[5,1,2,2]")
+
+
+def dialogue(trace, command):
+    """What the prompt answers to one command."""
+    out = io.StringIO()
+    Prompt(trace, Paper(out)).onecmd(command)
+    return out.getvalue()

@@ -53,13 +53,15 @@ class Looking:
     def do_w(self, argument):
         """w [T[index]]   one number worked out, term by term:  w;  w y[0,3,2,2];  w grad_weight[0,0,1,1]"""
         item = self.current
-        name, part = split_index(argument)
+        several = len(getattr(item.forward, "outputs", ())) > 1
+        which = next((f"y[{k}]" for k in range(len(item.forward.outputs)) if argument.startswith(f"y[{k}]")), None) if several else None
+        name, part = (which, argument[len(which):]) if which else split_index(argument)  # y[1][0]: of output 1, as the screen writes it
         found = self.worked_at(item, name, part) if argument else self.worked_here(item)
         if isinstance(found, str):
             self.say(found)
             return
         for row in found:
-            self.paper.draw(screen.worked_table(row, self.paper.width))
+            self.say(row) if isinstance(row, str) else self.paper.draw(screen.worked_table(row, self.paper.width))
 
     def worked_here(self, item):
         """All worked numbers of a step, or why there are none."""
@@ -79,7 +81,7 @@ class Looking:
                 return "w takes one element, as in w y[0,3,2,2]."
             for k, y in enumerate(item.forward.outputs):
                 if name in ("y" if len(item.forward.outputs) == 1 else f"y[{k}]", y.name) or name == "y" and not k:
-                    return [op.output(k, normal(index, y.shape))]
+                    return [op.output(k, normal(index, y.shape)) or self.no_number(y, f"y[{k}]")]
             if item.kind == "backward":
                 for k, to in enumerate(item.contributions):
                     if name in (f"grad_{to.argument}", f"grad_{to.to.name}"):
@@ -88,6 +90,12 @@ class Looking:
             return f"{safe(part)} is no element of it: {safe(error)}"
         made = ["y", *(f"grad_{part.argument}" for part in getattr(item, "contributions", ()))]
         return f"This step makes {', '.join(safe(m) for m in made)}; w works out one of their elements."
+
+    def no_number(self, value, name):
+        """Why an output has no terms."""
+        if not value.array.size:
+            return f"{name} is empty."
+        return f"{name} comes beside the result and no gradient flows through it, so it has no terms: v {safe(value.name)} shows it."
 
     def do_ck(self, argument):
         """ck [full]      check this op's gradients by finite differences, on these very inputs;  full: all, and error against h"""
