@@ -85,6 +85,9 @@ class Tensor:
     def __repr__(self):
         return show.tensor_repr(self)
 
+    def _repr_html_(self):
+        return show.tensor_html(self)
+
     def __iter__(self):
         if not self.array.ndim:
             raise explained(DTypeError, "iter", "a 0-d tensor cannot be iterated over.", ["shape: ()"], "Use x.item() for its value.")

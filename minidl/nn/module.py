@@ -7,6 +7,7 @@ is in state.py, hooks are in hooks.py, the layers are in layers_*.py.
 import itertools
 import threading
 
+from minidl.core import show
 from minidl.core.config import no_grad
 from minidl.core.dtypes import is_floating
 from minidl.core.errors import ArgumentError, DTypeError, describe, explained
@@ -325,6 +326,9 @@ class Module:
     def __repr__(self):
         children = [f"({name}): {indented(repr(module))}" for name, module in self._modules.items()]
         return bracketed(self._get_name(), self.extra_repr(), children)
+
+    def _repr_html_(self):
+        return show.module_html(self)
 
 
 def indented(text):

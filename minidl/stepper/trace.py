@@ -188,6 +188,12 @@ class Trace:
 
         return describe(self, **settings)
 
+    def show(self, path=None, **settings):
+        """The trace as a page: inside a notebook, or else written to a file, which it names; notebook.py has the settings."""
+        from minidl.stepper.notebook import show
+
+        return show(self, path, **settings)
+
     def explore(self, commands=None):
         """Walk through the trace at a prompt; `commands` such as "c back; n; ck; q" come first."""
         from minidl.stepper.terminal import explore

@@ -33,7 +33,7 @@ function writeHash() {
   if (view.breaks.size) parts.push(`break=${[...view.breaks].join(",")}`);
   written = "#" + parts.join("&");
   clearTimeout(waiting); // browsers refuse too many changes of the address in a short time
-  waiting = setTimeout(() => { if (location.hash !== written) history.replaceState(null, "", written); }, 120);
+  waiting = setTimeout(() => { if (location.hash !== written) history.replaceState(null, "", location.href.split("#")[0] + written); }, 120); // whole: in a notebook's frame "#..." alone would be of the notebook
 }
 
 // The view that an address describes; what it does not understand is left out.
