@@ -42,7 +42,8 @@ SUBMODULES = ("autograd", "backend", "bench", "core", "cuda", "data", "lessons",
               "stepper", "train")
 ELSEWHERE = {  # public names whose files are imported when first used
     "check": "minidl.core.gradcheck", "debug": "minidl.core.debug", "detect_anomaly": "minidl.core.anomaly",
-    "load": "minidl.core.files", "profile": "minidl.core.profile", "save": "minidl.core.files", "step": "minidl.stepper"}
+    "flight_recorder": "minidl.stepper", "load": "minidl.core.files", "profile": "minidl.core.profile", "save": "minidl.core.files",
+    "step": "minidl.stepper"}
 
 
 # Overflow, 0/0 and their like give inf and NaN in silence, as in PyTorch: detect_anomaly() is what finds their cause.
