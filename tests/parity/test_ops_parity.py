@@ -17,11 +17,23 @@ TWINS = {  # ops whose PyTorch twin is not simply the function of the same name 
     "minimum": lambda x, other: torch.minimum(x, torch.as_tensor(other, dtype=x.dtype)),
     "expand": torch.Tensor.expand,
     "fmod": lambda x, other: torch.fmod(torch.as_tensor(x), other),
+    "binary_cross_entropy_with_logits": lambda x, target, weight=None, pos_weight=None, **k:  # tensors first, in minidl
+        torch.nn.functional.binary_cross_entropy_with_logits(x, target, weight=weight, pos_weight=pos_weight, **k),
     "to": lambda x, *a, **k: x.to(*a, **{key: getattr(torch, str(v), v) for key, v in k.items()}),
 }
-INPUTS = {"cross_entropy": 2}  # how many of the arguments are differentiated: class weights are constants
+INPUTS = {"cross_entropy": 2, "nll_loss": 2, "binary_cross_entropy": 2, "binary_cross_entropy_with_logits": 2}
+# how many of the arguments are differentiated: class weights are constants
 REASONS = {  # ops without a twin, and why; a gradient op x_grad_... is compared where x is
     "max_pool2d_at": "the gradient of max_pool2d's gradient; compared there",
+    "embed": "what embedding() is made of; compared there",
+    "resample": "what interpolate() is made of; compared there",
+    "huber": "what huber_loss() and smooth_l1_loss() are made of; compared there",
+    "masked_scale": "what dropout() is made of, the mask an argument; PyTorch's takes none",
+    "neighbour_sum": "what local_response_norm() is made of; compared there",
+    "normalize_over": "what layer, group and instance norm are made of; compared there",
+    "batch_norm_train": "batch_norm() in training; compared there",
+    "batch_norm_eval": "batch_norm() in evaluation; compared there",
+    "batch_norm_grad": "the gradient of batch_norm_train; compared through batch_norm()",
     "pass_on": "carries the hooks of modules; it computes nothing",
 }
 
@@ -48,7 +60,7 @@ def test_every_op_has_a_twin_or_a_reason():
 
 
 @pytest.mark.parametrize("name, number", [(name, k) for name, op in OPS.items() if not reason(name) for k in range(len(op.examples))])
-@pytest.mark.filterwarnings("ignore:Using padding='same'")  # PyTorch's own
+@pytest.mark.filterwarnings("ignore:Using padding='same'", "ignore:reduction. 'mean' divides")  # PyTorch's own
 def test_examples(name, number):
     op = OPS[name]
 
