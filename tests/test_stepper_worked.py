@@ -10,7 +10,7 @@ from minidl.core.gradcheck import op_call
 from minidl.core.op import OPS
 from minidl.core.tensor import Tensor
 from minidl.nn import BatchNorm2d
-from minidl.ops import conv2d, relu
+from minidl.ops import conv2d, relu, where
 from minidl.stepper import step
 from minidl.stepper.terminal import Paper, Prompt
 from minidl.stepper.worked import Again, available, text, updated, worked_out
@@ -54,6 +54,16 @@ def test_terms_add_up_to_what_was_stored(op, dtype):
         for back in forward.backwards:
             wanted = [f"grad_{part.argument}" for part in back.contributions if part.grad.array.size]
             assert [row["of"] for row in found[back.step]] == wanted
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf, 3e38])
+def test_what_is_not_finite_is_worked_out_in_silence(number):  # warnings are errors here
+    x, w = Tensor(np.array([[number, 1], [-number, 2]], np.float32), requires_grad=True), Tensor(np.ones((2, 2), np.float32), True)
+    with step() as trace:
+        y = where(Tensor(np.array([[True, False], [False, True]])), x @ w, x * w).sum()
+        y.backward()
+    rows = [row for item in trace.forwards for some in worked_out(item).values() for row in some]
+    assert len(rows) == 11 and trace.describe()["steps"]
 
 
 def test_a_wrong_stored_number_does_not_agree():

@@ -51,6 +51,7 @@ class Again:
         return self.forward.op.input_name(k)
 
     # --- forward --------------------------------------------------------------------------------------------------
+    @np.errstate(all="ignore")  # the numbers may well be infinite
     def output(self, which=0, index=None):
         """y[index] of output `which`, as a dict as describe.py says; the element with the largest |value| if no index is given."""
         value, y = self.forward.outputs[which], self.ys[which]
@@ -94,6 +95,7 @@ class Again:
         return rows
 
     # --- backward -------------------------------------------------------------------------------------------------
+    @np.errstate(all="ignore")
     def gradient(self, back, which, index=None):
         """One element of what a backward step made for input `which`: grad_x[index] = Σ ȳ[p] · J[p]."""
         part = back.contributions[which]
@@ -196,6 +198,7 @@ def worked_out(forward, limit=LIMIT):
     return {step: [row for row in rows if row] for step, rows in found.items()}
 
 
+@np.errstate(all="ignore")
 def updated(item):
     """An optimiser's step at the element that moved most: before, gradient, after."""
     if "worked" in item.stored:
