@@ -159,6 +159,14 @@ def test_what_is_no_condition_says_what_is(text):
         condition(text, run())
 
 
+def test_a_backward_that_multiplies_with_an_infinity_is_not_its_cause():
+    x, w, target = Tensor(np.array([[1.0, 2.0]]), requires_grad=True), Tensor(np.array([[1.0, -1.0], [1.0, 1.0]])), Tensor(np.zeros(2))
+    with step() as trace, np.errstate(all="ignore"):
+        ((x @ w - target) / target).square().mean().backward()  # NaN shows at ∞ - ∞ in the backward of @
+    found = blame(trace)
+    assert found.symptom.kind == "backward" and found.cause is trace.forwards[2] and found.cause.op.name == "div"
+
+
 # --- the flight recorder ----------------------------------------------------------------------------------------------
 
 def trained_to_death(tmp_path, momentum=0.9):

@@ -230,6 +230,9 @@ def blame_back(trace, symptom):
             break
         made = [part for part in item.contributions if bad(part.grad)]
         if made and not any(bad(grad) for _, grad in item.grads_in):
+            given = next((x for x in item.forward.inputs if isinstance(x, Value) and bad(x) and not from_outside(x)), None)
+            if given is not None:  # this backward multiplied with what was not finite forward: that op is to blame
+                return blame_forward(symptom, given)
             lines = [f"first bad: the backward of {where(item)}, step {item.step}: "
                      f"grad_{safe(made[0].argument)} holds {bad(made[0].grad)}, the gradient that came in is finite."]
             for k, x in enumerate(item.forward.inputs):
