@@ -33,7 +33,9 @@ function writeHash() {
   if (view.breaks.size) parts.push(`break=${[...view.breaks].join(",")}`);
   written = "#" + parts.join("&");
   clearTimeout(waiting); // browsers refuse too many changes of the address in a short time
-  waiting = setTimeout(() => { if (location.hash !== written) history.replaceState(null, "", location.href.split("#")[0] + written); }, 120); // whole: in a notebook's frame "#..." alone would be of the notebook
+  waiting = setTimeout(() => {
+    if (location.hash !== written) history.replaceState(null, "", location.href.split("#")[0] + written); // whole: in a notebook's frame "#" alone is the notebook's
+  }, 120);
 }
 
 // The view that an address describes; what it does not understand is left out.
