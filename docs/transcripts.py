@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", "docs/debugging.md")
+DOCUMENTS = ("README.md", "CONTRIBUTING.md", "docs/debugging.md", "docs/stepper.md")
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```\n", re.MULTILINE | re.DOTALL)
 TIME = re.compile(r"\b[\d.]+ ?(?:s|ms|µs)\b")
 ROUNDING = re.compile(r" *-?\b[\d.]+e-(?:0[5-9]|[5-9]|[1-9]\d)\b")
