@@ -14,7 +14,8 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", "docs/debugging.md", "docs/stepper.md")
+DOCUMENTS = ("README.md", "CONTRIBUTING.md", "docs/debugging.md", "docs/stepper.md",
+             *sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("docs/confusions/*.md")))
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```\n", re.MULTILINE | re.DOTALL)
 TIME = re.compile(r"\b[\d.]+ ?(?:s|ms|µs)\b")
 ROUNDING = re.compile(r" *-?\b[\d.]+e-(?:0[5-9]|[5-9]|[1-9]\d)\b")
