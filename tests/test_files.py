@@ -167,6 +167,10 @@ HOSTILE = {  # name: (ending, how it is made, the beginning of the second part o
         {"a": {"dtype": "F32", "shape": [2**40, 2**40], "data_offsets": [0, 8]}}, bytes(8))), "the description does not fit the bytes"),
     "bfloat16": ("safetensors", lambda path: path.write_bytes(safetensors_bytes(
         {"a": {"dtype": "BF16", "shape": [2], "data_offsets": [0, 4]}}, bytes(4))), "the description does not fit the bytes, or names an"),
+    "complex numbers": ("safetensors", lambda path: path.write_bytes(safetensors_bytes(
+        {"a": {"dtype": "C64", "shape": [1], "data_offsets": [0, 8]}}, bytes(8))), "every entry must be an array of numbers."),
+    "uint32": ("safetensors", lambda path: path.write_bytes(safetensors_bytes(
+        {"a": {"dtype": "U32", "shape": [2], "data_offsets": [0, 8]}}, bytes(8))), "every entry must be an array of numbers."),
     "no JSON": ("safetensors", lambda path: path.write_bytes((4).to_bytes(8, "little") + b"abcd"), "the description does not fit"),
 }
 

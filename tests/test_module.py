@@ -154,6 +154,45 @@ def test_a_load_that_fails_writes_nothing():
     assert all(np.array_equal(value.array, before[name]) for name, value in block.state_dict().items())
 
 
+BAD = {  # what no parameter or counter can hold -> whether it is the counter's
+    "text": (np.array(["a", "b"]), False), "objects": (np.array([None, 1], object), False), "complex": (np.ones(2, np.complex64), False),
+    "too large": (np.array([1, 1e300]), False), "a counter of nan": (np.array(np.nan), True), "a counter of 1.5": (np.array(1.5), True),
+}
+
+
+@pytest.mark.parametrize("assign", [False, True])
+@pytest.mark.parametrize("value, counter", BAD.values(), ids=BAD)
+def test_one_bad_value_and_nothing_is_loaded(value, counter, assign):
+    norm = nn.BatchNorm2d(2)
+    before = {name: tensor.numpy().copy() for name, tensor in norm.state_dict().items()}
+    state = {name: array + 1 for name, array in before.items()} | {"num_batches_tracked" if counter else "running_var": value}
+    if assign and value.dtype == np.float64 and not counter:
+        norm.load_state_dict(state, assign=True)  # it takes over float64, which holds it
+        return
+    with pytest.raises(minidl.core.errors.DTypeError):
+        norm.load_state_dict(state, assign=assign)
+    assert all(np.array_equal(tensor.numpy(), before[name]) for name, tensor in norm.state_dict().items())
+
+
+def test_values_are_converted_where_they_fit():
+    norm = nn.BatchNorm2d(2)
+    state = {**norm.state_dict(), "num_batches_tracked": np.array(7.0), "weight": np.array([1, 2]), "bias": np.array([np.inf, 0.1])}
+    norm.load_state_dict(state)
+    assert norm.num_batches_tracked.dtype == minidl.int64 and norm.num_batches_tracked.item() == 7
+    assert norm.weight.tolist() == [1, 2] and norm.weight.dtype == minidl.float32 and norm.bias.array[0] == np.inf
+    with pytest.raises(TypeError, match="of the model's kind"):
+        norm.load_state_dict(state, assign=True)
+
+
+def test_pytorch_parameters_and_bfloat16_load():
+    torch = pytest.importorskip("torch")
+    linear = nn.Linear(2, 1)
+    linear.load_state_dict({"weight": torch.nn.Parameter(torch.tensor([[1.0, 2.0]])), "bias": torch.ones(1, dtype=torch.bfloat16)})
+    assert linear.weight.tolist() == [[1, 2]] and linear.bias.tolist() == [1]
+    with pytest.raises(TypeError, match=r"value\.cpu\(\)\.float\(\)"):
+        linear.load_state_dict({"weight": torch.ones(1, 2, device="meta"), "bias": torch.ones(1)})
+
+
 def test_a_load_that_is_not_strict():
     block = Block()
     result = block.load_state_dict({"last.bias": np.ones(3), "elsewhere": np.ones(3)}, strict=False)
@@ -312,6 +351,10 @@ MESSAGES = [
     (lambda: nn.Sequential(Block()).load_state_dict(block_state()), RuntimeError, ["Did you mean model.0.load_state_dict(...)?"]),
     (lambda: Block().load_state_dict({"state_dict": block_state()}), TypeError,
      ["every value must be a Tensor or an array.", "Is the state dict nested?"]),
+    (lambda: Block().load_state_dict(None), TypeError, ["it takes a dictionary {name: tensor}.", "load_state_dict(minidl.load(path))"]),
+    (lambda: Block().load_state_dict("x.npz"), TypeError, ["got str 'x.npz'", "load_state_dict(minidl.load(path))"]),
+    (lambda: Block().load_state_dict(Block()), TypeError, ["load_state_dict(other.state_dict())"]),
+    (lambda: Block().load_state_dict({0: np.ones(2)}), TypeError, ["every name must be a string.", "name: int 0"]),
     (lambda: nn.Conv2d(4, 6, 3, groups=4), ValueError, ["groups must divide both numbers of channels.", "out_channels = 6, groups = 4"]),
     (lambda: nn.Conv2d(4, 6, 3, stride=2, padding="same"), ValueError, ["padding is a size, 'valid', or, with stride 1, 'same'."]),
     (lambda: nn.Conv2d(4, 6, 3, padding_mode="mirror"), ValueError, ["there is no such padding_mode", "It is one of zeros, reflect"]),

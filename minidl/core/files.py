@@ -165,7 +165,7 @@ def read_safetensors(path, size):
         with safetensors.safe_open(path, framework="numpy") as file:
             words = dict(file.metadata() or {})
             names = [name for name in json.loads(text) if name != METADATA]  # the library sorts them
-            return {name: file.get_tensor(name) for name in names}, words
+            return {name: checked_array(path, name, file.get_tensor(name)) for name in names}, words
     except (safetensors.SafetensorError, AttributeError, TypeError, KeyError, ValueError) as error:
         raise unreadable(path, "the description does not fit the bytes, or names an element type that NumPy lacks.",
                          [f"size: {size} bytes", f"{type(error).__name__}: {error}"],

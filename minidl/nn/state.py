@@ -6,7 +6,7 @@ import numpy as np
 
 from minidl.core.config import no_grad
 from minidl.core.device import move
-from minidl.core.dtypes import is_floating
+from minidl.core.dtypes import DTYPES, is_floating
 from minidl.core.errors import DTypeError, StateError, describe, explained
 from minidl.core.tensor import Tensor
 from minidl.core.writing import write
@@ -41,8 +41,9 @@ def state_dict(module, prefix="", keep_vars=False):
 
 @no_grad()
 def load_state_dict(module, given, strict=True, assign=False):
-    """Check every name and shape, then write: either everything that fits is loaded, or nothing is."""
-    given = {path: _as_array(path, value) for path, value in given.items()}
+    """Check every name, shape and value, then write: either everything that fits is loaded, or nothing is."""
+    call = f"{type(module).__name__}.load_state_dict"
+    given = {path: _as_array(call, path, value) for path, value in _checked_names(call, given).items()}
     own = {path: (holder, name) for path, holder, name in own_state(module, "")}
     missing = [path for path in own if path not in given]
     unexpected = [path for path in given if path not in own]
@@ -51,29 +52,75 @@ def load_state_dict(module, given, strict=True, assign=False):
     required = [path for path in missing if path.rpartition(".")[2] != "num_batches_tracked"]
     if misshapen or strict and (required or unexpected):
         raise _mismatch(module, given, own, required if strict else [], unexpected if strict else [], misshapen)
-    for path, (holder, name) in own.items():
-        if path in given and assign:
-            holder[name] = _assigned(holder[name], given[path])
-        elif path in given:
-            write(holder[name], "load_state_dict", Tensor(given[path]))
+    fitting = {path: (_assigned if assign else _cast)(call, path, holder[name], given[path])
+               for path, (holder, name) in own.items() if path in given}
+    for path, value in fitting.items():  # nothing below can fail: the model is never left half loaded
+        holder, name = own[path]
+        if assign:
+            holder[name] = value
+        else:
+            write(holder[name], "load_state_dict", Tensor(value))
     return IncompatibleKeys(required, unexpected)
 
 
-def _assigned(old, array):
-    """A tensor around the given array itself, in the place of the old one."""
-    return Parameter(Tensor(array), old.requires_grad and is_floating(array.dtype)) if isinstance(old, Parameter) else Tensor(array)
+def _checked_names(call, given):
+    """The dictionary, if it is one from names to values."""
+    if not hasattr(given, "items"):
+        fix = "Did you mean load_state_dict(other.state_dict())?" if hasattr(given, "state_dict") else \
+              "Load the file first: load_state_dict(minidl.load(path))."
+        raise explained(DTypeError, call, "it takes a dictionary {name: tensor}.", [f"got {describe(given)}"], fix)
+    for path in given:
+        if not isinstance(path, str):
+            raise explained(DTypeError, call, "every name must be a string.", [f"name: {describe(path)}"],
+                            "Is it an optimiser's state? Load that with optimizer.load_state_dict(...).")
+    return given
 
 
-def _as_array(path, value):
-    """The array of a Tensor, a NumPy array, or anything that converts to one, such as PyTorch's tensors on the CPU."""
+def _cast(call, path, old, array):
+    """The array in the dtype of the old tensor, if that changes no value into another: rounding is fine, 1.5 → 1 or 1e300 → inf is not."""
+    if array.dtype == old.dtype:
+        return array
+    with np.errstate(all="ignore"):
+        cast = array.astype(old.dtype)
+        lost = np.isfinite(array) & ~np.isfinite(cast) if is_floating(old.dtype) else array != cast
+    if bool(lost.any()):
+        raise explained(DTypeError, call, "every value must fit into the element type of the model.",
+                        [f"{path}: the model has {old.dtype}, the state dict {array.dtype}",
+                         f"{int(lost.sum())} of {array.size} values do not fit, the first is {array[lost].reshape(-1)[0]}"],
+                        "Was the file damaged, or does the name mean something else there? Nothing was loaded.")
+    return cast
+
+
+def _assigned(call, path, old, array):
+    """A tensor around the given array itself, to stand in the place of the old one."""
+    if array.dtype not in DTYPES or is_floating(array.dtype) != is_floating(old.dtype):
+        raise explained(DTypeError, call, "assign=True takes over the given element type, so it must be of the model's kind.",
+                        [f"{path}: the model has {old.dtype}, the state dict {array.dtype}"],
+                        "Leave out assign=True, and the values are converted; or convert them first. Nothing was loaded.")
+    return Parameter(Tensor(array), old.requires_grad) if isinstance(old, Parameter) else Tensor(array)
+
+
+def _as_array(call, path, value):
+    """The array of numbers of a Tensor, a NumPy array, or anything that converts to one, such as PyTorch's tensors on the CPU."""
     if isinstance(value, Tensor):
         return value.array
-    if isinstance(value, (int, float, np.generic)) or hasattr(value, "__array__"):
-        return np.asarray(value)
-    if hasattr(value, "shape") and hasattr(value, "dtype"):
+    if type(value).__module__.partition(".")[0] == "cupy":
         return move(value, "cpu")
-    raise explained(DTypeError, "load_state_dict", "every value must be a Tensor or an array.", [f"{path}: {describe(value)}"],
-                    "Is the state dict nested? Pass its inner part, as in checkpoint['model'] or checkpoint['state_dict'].")
+    if not isinstance(value, (int, float, np.generic)) and not hasattr(value, "__array__"):
+        raise explained(DTypeError, call, "every value must be a Tensor or an array.", [f"{path}: {describe(value)}"],
+                        "Is the state dict nested? Pass its inner part, as in checkpoint['model'] or checkpoint['state_dict'].")
+    value = value.detach() if hasattr(value, "detach") else value  # PyTorch's parameters require grad
+    value = value.float() if str(getattr(value, "dtype", "")) == "torch.bfloat16" else value  # float32 holds every bfloat16
+    try:
+        array = np.asarray(value)
+    except (TypeError, RuntimeError, ValueError) as error:
+        raise explained(DTypeError, call, "every value must convert to a NumPy array.",
+                        [f"{path}: {describe(value)}", f"{type(error).__name__}: {error}"],
+                        "Move it to the CPU and into float32 first, as in value.cpu().float().") from None
+    if array.dtype.kind not in "biuf":
+        raise explained(DTypeError, call, "every value must be an array of real numbers.", [f"{path}: {describe(array)}"],
+                        "Leave it out, or convert it where the state dict was made. Nothing was loaded.")
+    return array
 
 
 def _mismatch(module, given, own, missing, unexpected, misshapen):
