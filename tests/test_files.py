@@ -4,14 +4,16 @@ import contextlib
 import json
 import os
 import stat
+import warnings
 import zipfile
 
 import numpy as np
 import pytest
 
 import minidl
-from minidl import nn
-from minidl.core.errors import ArgumentError, DTypeError, FileError
+from minidl import nn, optim
+from minidl.core.errors import ArgumentError, DTypeError, FileError, StateError
+from minidl.optim import lr_scheduler as S  # noqa: N812 - a short name for many schedules
 
 ENDINGS = ("npz", "safetensors")
 DTYPES = ("float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "bool")
@@ -152,11 +154,42 @@ def text_array(path):
     np.savez(path, words=np.array(["hi"]))
 
 
+def headers(path, text=b"{" + b"(" * 4000):
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a.npy", b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text)
+
+
+def entries(*names):
+    def make(path):
+        with zipfile.ZipFile(path, "w") as archive, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # zipfile warns of names that come twice
+            for name in names:
+                with archive.open(zipfile.ZipInfo("x" * len(name)), "w") as entry:
+                    np.lib.format.write_array(entry, np.ones(2))
+        data = path.read_bytes()
+        for name in names:
+            data = data.replace(b"x" * len(name), name.encode())
+        path.write_bytes(data)
+    return make
+
+
+def twice(path):
+    text = b'{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}'
+    path.write_bytes(len(text).to_bytes(8, "little") + text + b"\1")
+
+
 HOSTILE = {  # name: (ending, how it is made, the beginning of the second part of the message)
     "no file": ("npz", lambda path: None, "there is no such file."),
     "a folder": ("npz", lambda path: path.mkdir(), "the file cannot be read."),
     "not a zip": ("npz", lambda path: path.write_bytes(b"hello"), "it is no complete .npz file of plain arrays."),
     "a bomb": ("npz", bomb, "it unpacks to more than 200 times its size."),
+    "a deep header": ("npz", headers, "it is no complete .npz file of plain arrays."),
+    "a name twice": ("npz", entries("a.npy", "a.npy"), "it is no complete .npz file of plain arrays."),
+    "a name with and without .npy": ("npz", entries("a.npy", "a"), "it is no complete .npz file of plain arrays."),
+    "a name with NUL": ("npz", entries("a\0b.npy"), "it is no complete .npz file of plain arrays."),
+    "a pipe": ("npz", os.mkfifo, "the file cannot be read."),
+    "a key twice": ("safetensors", twice, "the description does not fit"),
+    "a tree of nothing": ("npz", lambda path: np.savez(path, __metadata__='{"minidl.tree":"[]"}'), "its description of a nested state"),
     "words": ("npz", text_array, "every entry must be an array of numbers."),
     "empty": ("safetensors", lambda path: path.write_bytes(b""), "the file is shorter than it says, or no .safetensors file."),
     "a huge promise": ("safetensors", lambda path: path.write_bytes(b"\xff" * 64), "the file is shorter than it says"),
@@ -201,12 +234,26 @@ MESSAGES = [
     (lambda: minidl.save([1], "x.npz"), DTypeError,
      "minidl.save: the first argument must be a module or a dictionary of tensors.\n    it is list [1]\n"
      "    Did you mean minidl.save(model.state_dict(), path)?"),
-    (lambda: minidl.save({3: 1.0}, "x.npz"), ArgumentError,
-     "minidl.save: every name must be a string that is not empty.\n    name: 3\n"
-     "    __metadata__ is reserved: pass words as metadata=."),
-    (lambda: minidl.save({"a": {}}, "x.npz"), DTypeError,
-     "minidl.save: every value must be a tensor or an array of numbers.\n    a: dict {}\n"
-     "    Save words as metadata=, and nested dictionaries in files of their own."),
+    (lambda: minidl.save({"a": {1.5: 2}}, "x.npz"), DTypeError,
+     "minidl.save: every key must be a string or an integer.\n    a: float 1.5\n"
+     "    Did you mean model.state_dict(), optimizer.state_dict()?"),
+    (lambda: minidl.save({"": 1.0}, "x.npz"), ArgumentError,
+     "minidl.save: every name must be able to stand in the file.\n    name: ''\n    it is empty\n    Rename it."),
+    (lambda: minidl.save({"a": {"b": {1, 2}}}, "x.npz"), DTypeError,
+     "minidl.save: a state holds tensors, arrays, numbers, strings, None, and dictionaries and lists of them.\n    a.b: set {1, 2}\n"
+     "    Leave it out, or save what can rebuild it."),
+    (lambda: minidl.save("x.npz", {"a": 1.0}), DTypeError,
+     "minidl.save: the state comes first, then the path.\n    first: str 'x.npz'\n    Did you mean minidl.save(model.state_dict(), path)?"),
+    (lambda: minidl.save({}, "x.npz", "resnet"), DTypeError,
+     "minidl.save: metadata is {name: text}, both strings.\n    got str 'resnet'\n"
+     "    Give the text a name, as in metadata={'model': 'resnet18'}."),
+    (lambda: minidl.load(None), DTypeError,
+     "minidl.load: the path must be a string or a Path.\n    got NoneType None\n"
+     "    Pass a string or a pathlib.Path; open files are not taken."),
+    (lambda: minidl.load(True), DTypeError,
+     "minidl.load: the path must be a string or a Path.\n    got bool True\n    minidl downloads nothing: pass a file's path."),
+    (lambda: minidl.load("a\0b.npz"), FileError,
+     "minidl.load('a\\x00b.npz'): the file cannot be read.\n    ValueError: embedded null byte\n    Check the path and its permissions."),
     (lambda: minidl.save({}, "x.npz", {"epoch": 3}), DTypeError,
      "minidl.save: metadata is {name: text}, both strings.\n    'epoch': int 3\n    Turn it into text, as in json.dumps(classes)."),
 ]
@@ -223,3 +270,99 @@ def test_messages(call, kind, text, tmp_path, monkeypatch):
 def test_a_folder_that_is_not_there(tmp_path):
     with pytest.raises(FileError, match="Does the folder exist"):
         minidl.save({}, tmp_path / "no" / "x.npz")
+
+
+# --- names, links, nested states ----------------------------------------------------------------------------------------------
+
+def test_names_that_only_safetensors_can_hold(tmp_path):
+    for name in ("a\0b", "n" * 70000):
+        minidl.save({name: 1.0}, tmp_path / "x.safetensors")
+        assert list(minidl.load(tmp_path / "x.safetensors")) == [name]
+        with pytest.raises(ArgumentError, match=r"a \.npz file cannot hold"):
+            minidl.save({name: 1.0}, tmp_path / "x.npz")
+    for ending in ENDINGS:
+        minidl.save({"a": 1.0, "a.npy": 2.0}, tmp_path / f"y.{ending}")
+        assert {name: x.item() for name, x in minidl.load(tmp_path / f"y.{ending}").items()} == {"a": 1, "a.npy": 2}
+        with pytest.raises(ArgumentError, match="UTF-8"):
+            minidl.save({"\ud800": 1.0}, tmp_path / f"x.{ending}")
+
+
+def test_a_link_stays_and_so_do_permissions(tmp_path):
+    (tmp_path / "store").mkdir()
+    target, link = tmp_path / "store" / "x.npz", tmp_path / "x.npz"
+    minidl.save({"a": 1.0}, target)
+    target.chmod(0o640)
+    link.symlink_to(target)
+    minidl.save({"a": 2.0}, link)
+    assert link.is_symlink() and minidl.load(target)["a"].item() == 2 and stat.S_IMODE(target.stat().st_mode) == 0o640
+
+
+def test_a_folder_of_that_name(tmp_path):
+    (tmp_path / "x.npz").mkdir()
+    with pytest.raises(FileError, match="a folder has this name"):
+        minidl.save({"a": 1.0}, tmp_path / "x.npz")
+    assert os.listdir(tmp_path) == ["x.npz"]
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_a_nested_state_comes_back(tmp_path, ending):
+    t = minidl.tensor([1.0, 2.0])
+    plain = {7: {}, "best": float("-inf"), "lr": 0.1, "tensor": {"tensor": "a.b"}}
+    state = {"a": {"b": t, 0: [t, (1, 2.5, None, True, "ü\n")]}, "a.b": t, **plain}
+    minidl.save(state, tmp_path / f"x.{ending}", {"by": "me"})
+    found = minidl.load(tmp_path / f"x.{ending}")
+    same = minidl.Tensor.tolist
+    assert same(found["a"].pop("b")) == same(found["a"][0].pop(0)) == same(found.pop("a.b")) == [1, 2]
+    assert found == {"a": {0: [(1, 2.5, None, True, "ü\n")]}, **plain}
+    assert found.metadata == {"by": "me"} and isinstance(found["a"][0][0], tuple)
+    state["a"]["self"] = state
+    with pytest.raises(ArgumentError, match="Does one of them hold itself"):
+        minidl.save(state, tmp_path / f"x.{ending}")
+
+
+def training(make_optimizer, make_schedule):
+    minidl.manual_seed(0)
+    net = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
+    optimizer = make_optimizer(net.parameters())
+    return net, optimizer, make_schedule(optimizer)
+
+
+def epochs(net, optimizer, schedule, numbers):
+    for number in numbers:
+        x = minidl.tensor(np.random.default_rng(number).normal(size=(8, 3)).astype(np.float32))
+        loss = (net(x) ** 2).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step(*([loss.item()] if isinstance(schedule, S.ReduceLROnPlateau) else []))
+
+
+RUNS = {
+    "Adam, steps": (lambda p: optim.AdamW(p, lr=0.1, amsgrad=True), lambda o: S.MultiStepLR(o, [1, 4])),
+    "SGD, one cycle": (lambda p: optim.SGD(p, lr=0.1, momentum=0.9), lambda o: S.OneCycleLR(o, 0.1, total_steps=9)),
+    "RMSprop, plateau": (lambda p: optim.RMSprop(p, centered=True), lambda o: S.ReduceLROnPlateau(o, patience=0)),
+    "Adagrad, one after another": (optim.Adagrad, lambda o: S.SequentialLR(o, [S.LinearLR(o), S.ExponentialLR(o, 0.9)], [2])),
+    "SGD, a function": (lambda p: optim.SGD(p, lr=0.1), lambda o: S.LambdaLR(o, lambda epoch: 0.9 ** epoch)),
+}
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize("makers", RUNS.values(), ids=RUNS)
+def test_a_run_that_is_resumed_equals_one_that_was_not_interrupted(tmp_path, ending, makers):
+    whole = training(*makers)
+    epochs(*whole, range(6))
+    first = training(*makers)
+    epochs(*first, range(3))
+    names, path = ("model", "optimizer", "scheduler"), tmp_path / f"x.{ending}"
+    minidl.save({**{name: part.state_dict() for name, part in zip(names, first, strict=True)}, "epoch": 3}, path)
+    again, found = training(*makers), minidl.load(path)
+    for name, part in zip(names, again, strict=True):
+        part.load_state_dict(found[name])
+    epochs(*again, range(found["epoch"], 6))
+    for a, b in zip(whole[0].state_dict().values(), again[0].state_dict().values(), strict=True):
+        assert np.array_equal(a.numpy(), b.numpy())
+    assert whole[1].param_groups[0]["lr"] == again[1].param_groups[0]["lr"]
+    minidl.save(whole[1], tmp_path / f"o.{ending}")
+    assert minidl.load(tmp_path / f"o.{ending}")["param_groups"] == whole[1].state_dict()["param_groups"]
+    with pytest.raises(StateError, match="the optimiser's part of a checkpoint"):
+        again[1].load_state_dict(found)

@@ -71,6 +71,11 @@ class MultiStepLR(LRScheduler):
         passed = bisect_right(sorted(self.milestones.elements()), self.last_epoch)
         return [base * self.gamma ** passed for base in self.base_lrs]
 
+    def load_state_dict(self, state_dict):
+        """Take over a saved state; a file gives plain dictionaries, which know no 0 for an epoch that is not there."""
+        super().load_state_dict(state_dict)
+        self.milestones = Counter(self.milestones)
+
 
 class ExponentialLR(LRScheduler):
     """Times gamma every epoch: lr = base · gamma^epoch."""

@@ -112,6 +112,12 @@ class Optimizer:
     @no_grad()
     def load_state_dict(self, state_dict):
         """Take over a saved state; the groups must hold as many parameters as they did. Tensors are copied."""
+        if not isinstance(state_dict, dict) or not {"state", "param_groups"} <= state_dict.keys():
+            has = f"got {describe(state_dict)}"
+            if isinstance(state_dict, dict):
+                has = f"it has: {', '.join(map(str, list(state_dict)[:8])) or 'nothing'}"
+            raise explained(StateError, f"{type(self).__name__}.load_state_dict", "it takes what state_dict() of an optimiser gave.", [has],
+                            "Pass the optimiser's part of a checkpoint, as in minidl.load(path)['optimizer'].")
         saved = state_dict["param_groups"]
         sizes, saved_sizes = ([len(group["params"]) for group in groups] for groups in (self.param_groups, saved))
         if sizes != saved_sizes:
