@@ -193,6 +193,12 @@ def test_pytorch_parameters_and_bfloat16_load():
         linear.load_state_dict({"weight": torch.ones(1, 2, device="meta"), "bias": torch.ones(1)})
 
 
+def test_names_from_files_cannot_steer_a_terminal():
+    with pytest.raises(minidl.core.errors.StateError) as caught:
+        Block().load_state_dict({"\x1b[2Ja\u202e": np.ones(2)})
+    assert r"\x1b[2Ja\u202e (2,)" in str(caught.value) and "\x1b" not in str(caught.value)
+
+
 def test_a_load_that_is_not_strict():
     block = Block()
     result = block.load_state_dict({"last.bias": np.ones(3), "elsewhere": np.ones(3)}, strict=False)

@@ -50,11 +50,17 @@ class GradcheckError(MinidlError, RuntimeError):
 
 
 def explained(kind, call, rule, facts=(), fix=""):
-    """Build the exception `kind` with the four-part message; use as `raise explained(...)`."""
+    """Build the exception `kind` with the four-part message; use as `raise explained(...)`. Names from files are made visible."""
     lines = [f"{call}: {rule}", *facts]
     if fix:
         lines.append(fix)
-    return kind("\n    ".join(lines))
+    return kind("\n".join(safe(line) for line in "\n    ".join(lines).split("\n")))
+
+
+def safe(text):
+    """The text with everything that could move a cursor, change colours or turn the writing direction made visible."""
+    text = str(text)
+    return text if text.isprintable() else "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def describe(value):

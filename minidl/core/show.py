@@ -1,9 +1,11 @@
 """How tensors and modules print, as text and as HTML for a notebook: the values of small ones, statistics for big ones.
 
-The HTML holds no script, stays below 40 KB, and every text in it is escaped. safe() is text that cannot disturb a terminal.
+The HTML holds no script, stays below 40 KB, and every text in it is escaped, and cannot disturb a terminal: errors.safe().
 """
 
 import numpy as np
+
+from minidl.core.errors import safe
 
 SMALL = 64   # up to so many elements the values are shown
 CORNER = 8   # rows and columns of a large tensor in a notebook
@@ -168,8 +170,3 @@ def escaped(text):
     import html
 
     return html.escape("\n".join(safe(line) for line in str(text).split("\n")))
-
-
-def safe(text):
-    """The text with everything that could move a cursor, change colours or turn the writing direction made visible."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
