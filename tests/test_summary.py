@@ -283,3 +283,30 @@ def test_counts_as_text(count, text):
 @pytest.mark.parametrize("count, text", [(0, "0 B"), (999, "999 B"), (3211264, "3.21 MB"), (553430176, "553 MB"), (2 * 10**9, "2 GB")])
 def test_sizes_as_text(count, text):
     assert size_text(count) == text
+
+
+OWN = """
+import minidl
+from minidl import nn
+class Bare(nn.Module):
+    pass
+class Broken(nn.Module):
+    def forward(self, x):
+        return x + undefined
+def wide(width):
+    return nn.Linear(width, 2)
+net = nn.Sequential(nn.Flatten(), nn.Linear(12, 2))
+"""
+REFUSED = {"own:Bare": ("3,2,2", "Bare has no forward()."), "own:wide": ("3,2,2", "must be callable without arguments."),
+           "own:Broken": ("3,2,2", "its forward failed"), "own:net": ("9999999,9999999,9", "do not fit into memory"),
+           "resnet18": ("3,8", "an image of resnet18 has 3 sizes: channels, height, width.")}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_summarized_is_told_in_one_message(name, tmp_path, monkeypatch):
+    (tmp_path / "own.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    shape, text = REFUSED[name]
+    done = run("summary", name.replace("own:", "own.py:"), "--input", shape)
+    assert done.exit_code == 2 and text in done.stderr and "Traceback" not in done.output
+    assert run("summary", "own.py:net", "--input", "3,2,2").exit_code == 0

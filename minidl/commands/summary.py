@@ -1,9 +1,15 @@
 """`minidl summary MODEL`: a network layer by layer."""
 
+import inspect
 import json
+import math
 import sys
 
 import click
+
+from minidl.commands.output import usage
+
+LARGEST = 2**31  # elements of the input: beyond that, zeros of it do not fit into memory
 
 
 @click.command()
@@ -31,6 +37,8 @@ def command(model, shape, batch, depth, train, as_json):
 
     Exit status: 0 it ran through, 1 a shape does not fit, 2 the command could not be understood.
     """
+    from minidl.commands.own_function import guarded
+    from minidl.nn import Module
     from minidl.summary import summarize
     from minidl.summary_table import render
 
@@ -38,7 +46,15 @@ def command(model, shape, batch, depth, train, as_json):
     input = parse_input(shape) if shape else usual
     if input is None:
         raise click.UsageError(f"say the shape of one image.\n    Example: minidl summary {model} --input 3,224,224")
-    summary = summarize(network, input, batch or (2 if train else 1), train, model)
+    if usual and len(input) != len(usual):
+        raise usage(f"--input {shape!r}: an image of {model} has {len(usual)} sizes: channels, height, width.\n"
+                    f"    Example: minidl summary {model} --input {','.join(map(str, usual))}")
+    batch = batch or (2 if train else 1)
+    if math.prod(input) * batch > LARGEST:
+        raise usage(f"--input {shape!r}: {math.prod(input) * batch:,} elements do not fit into memory; at most {LARGEST:,} are taken.")
+    if type(network).forward is Module.forward:
+        raise usage(f"{type(network).__name__} has no forward().\n    Write `def forward(self, x):` in the class.")
+    summary = guarded(f"{model}: its forward failed", summarize, network, input, batch, train, model)
     click.echo(json.dumps(summary.as_dict(depth), indent=1) if as_json else render(summary, depth))
     sys.exit(1 if summary.error else 0)
 
@@ -50,12 +66,22 @@ def network_named(name):
     from minidl.nn import Module, init
 
     if ":" in name:
-        from minidl.commands.own_function import load
+        from minidl.commands.own_function import guarded, load
 
+        make = load(name)
+        if isinstance(make, Module):
+            return make, None
+        try:
+            inspect.signature(make).bind()
+        except TypeError as error:
+            raise usage(f"{name} must be callable without arguments.\n    {error}\n"
+                        f"    Write a function that calls it with the settings you mean, and name that.") from error
+        except ValueError:
+            pass  # no signature is known: calling it will tell
         with init.skipped():
-            network = load(name)()
+            network = guarded(f"{name}() failed", make)
         if not isinstance(network, Module):
-            raise click.UsageError(f"{name} must return an nn.Module.\n    it returned a {type(network).__name__}")
+            raise usage(f"{name} must return an nn.Module.\n    it returned a {type(network).__name__}")
         return network, None
     try:
         model = zoo.find(name)
