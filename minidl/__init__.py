@@ -70,4 +70,5 @@ def __dir__():
     return sorted(own | set(ELSEWHERE) | submodules)
 
 
-_NOT_PUBLIC = {"difflib", "importlib", "warnings", "SUBMODULES", "ELSEWHERE", "NOT_HERE", "cli", "commands"}
+_NOT_PUBLIC = {"difflib", "importlib", "warnings", "SUBMODULES", "ELSEWHERE", "NOT_HERE", "cli", "commands", "summary",
+               "summary_table"}
