@@ -5,6 +5,8 @@ An implementation is named after its backend, or backend/idea: "generic", "cpu/w
 that accepts the call; explain() prints that decision.
 """
 
+from time import perf_counter
+
 from minidl.backend.counters import COUNTS
 from minidl.backend.shapes import SHAPES
 from minidl.core.config import STATE
@@ -12,35 +14,62 @@ from minidl.core.device import on_cpu
 from minidl.core.errors import BackendError, explained
 
 IMPLEMENTATIONS = {}  # op name -> its implementations, the preferred one first
+LISTENERS = []        # Listeners that hear of every run(), in all threads; empty, they cost nothing
 _ORDER = ("cuda", "cpu", "generic", "reference")
+
+
+class NotFor(str):
+    """A refusal that loses nothing: the call is none of those that the implementation is for, and another one is.
+
+    Any other refusal counts as a fallback where the call ends in another backend: something faster exists and could not run.
+    """
+
+    __slots__ = ()
+
+
+_ON_CPU, _ON_GPU = NotFor("the arrays are on the CPU"), NotFor("the arrays are on a GPU")
 
 
 class Implementation:
     """One way to compute an op: a function of arrays, and a predicate that says "" or why it cannot."""
 
-    __slots__ = ("name", "backend", "function", "accepts")
+    __slots__ = ("name", "backend", "function", "accepts", "why")
 
-    def __init__(self, name, function, accepts):
+    def __init__(self, name, function, accepts, why=""):
         self.name, self.function, self.accepts = name, function, accepts
         self.backend = name.partition("/")[0]
+        self.why = why or (function.__doc__ or "").partition("\n")[0]  # what explain() says when it is chosen
 
     def refusal(self, arrays, how):
         """"" if this implementation can do the call, else the reason."""
         if self.backend != "generic":  # which runs anywhere
             first = next(a for a in arrays if a is not None)
             if self.backend == "cuda" and on_cpu(first):
-                return "the arrays are on the CPU"
+                return _ON_CPU
             if self.backend in ("cpu", "reference") and not on_cpu(first):
-                return "the arrays are on a GPU"
+                return _ON_GPU
         return self.accepts(*arrays, **how) if self.accepts else ""
 
 
-def implements(op, name, accepts=None):
-    """Register a function as the implementation `name` of an op. Within one backend the first registered is preferred."""
+class Listener:
+    """What may stand in LISTENERS: a stepper that names the implementation, a profiler, a recorder of calls."""
+
+    def asked(self, op, arrays, how):
+        """run() was called, and nothing is decided yet. What this raises, the caller of run() gets."""
+
+    def ran(self, op, implementation, arrays, how, result, seconds):
+        """An implementation has run: its `name`, what went in, what came out, how long it took."""
+
+
+def implements(op, name, accepts=None, why=""):
+    """Register a function as the implementation `name` of an op. Within one backend the first registered is preferred.
+
+    `accepts(*arrays, **how)` returns "" or why not; `why` is one line on what it is good for (else its docstring's first).
+    """
 
     def register(function):
         listed = IMPLEMENTATIONS.setdefault(op, [])
-        listed.append(Implementation(name, function, accepts))
+        listed.append(Implementation(name, function, accepts, why))
         listed.sort(key=lambda i: _ORDER.index(i.name.partition("/")[0]))
         return function
 
@@ -49,15 +78,38 @@ def implements(op, name, accepts=None):
 
 def run(op, *arrays, **how):
     """Compute an op on raw arrays with the first implementation that accepts them, or with the one use_backend() forces."""
+    for listener in LISTENERS:
+        listener.asked(op, arrays, how)
+    refused = None
     for implementation in _candidates(op):
         refusal = implementation.refusal(arrays, how)
-        if not refusal:
-            return implementation.function(*arrays, **how)
-        COUNTS[f"{op}: {implementation.name} refused: {refusal}"] += 1
+        if refusal:
+            refused = [*(refused or ()), (implementation, refusal)]
+            continue
+        if refused:
+            _count_fallbacks(op, refused, implementation)
+        return _overheard(op, implementation, arrays, how) if LISTENERS else implementation.function(*arrays, **how)
     raise explained(
         BackendError, op, f"no implementation{' named ' + STATE.backend if STATE.backend else ''} can do this call.",
-        [f"{name}: {reason}" for name, reason in _refusals(op, arrays, how)] or [f"{op} has: {', '.join(names(op))}"],
+        [f"{implementation.name}: {reason}" for implementation, reason in refused or ()] or [f"{op} has: {', '.join(names(op))}"],
         "Leave use_backend() out to let minidl choose." if STATE.backend else "Move the tensors, or change the settings named above.")
+
+
+def _count_fallbacks(op, refused, taken):
+    """Count the refusals that sent the call down to another backend; a rung that leaves a call to the next rung lost nothing."""
+    for implementation, refusal in refused:
+        if implementation.backend != taken.backend and not isinstance(refusal, NotFor):
+            COUNTS[f"{op}: {implementation.name} refused: {refusal}"] += 1
+
+
+def _overheard(op, implementation, arrays, how):
+    """Run it and tell the listeners; a copy of the list, so that one may leave."""
+    started = perf_counter()
+    result = implementation.function(*arrays, **how)
+    seconds = perf_counter() - started
+    for listener in tuple(LISTENERS):
+        listener.ran(op, implementation, arrays, how, result, seconds)
+    return result
 
 
 def names(op):
@@ -65,19 +117,27 @@ def names(op):
     return [i.name for i in IMPLEMENTATIONS.get(op, [])]
 
 
-def explain(op, *inputs, **how):
-    """Which implementation would run this call, and why not the others: a printable text."""
-    arrays = [getattr(x, "array", x) for x in inputs]
-    chosen = next((i for i in _candidates(op) if not i.refusal(arrays, how)), None)
+def decide(op, arrays, how):
+    """[(implementation, its refusal or "", is it the one that runs)], the preferred one first."""
+    candidates, listed = _candidates(op), list(IMPLEMENTATIONS.get(op, []))
+    refusals = {id(i): i.refusal(arrays, how) for i in (*candidates, *listed)}
+    chosen = next((i for i in candidates if not refusals[id(i)]), None)
+    if chosen is not None and chosen not in listed:  # use_backend("shapes") computes nothing and is not listed
+        listed.insert(0, chosen)
+        refusals[id(chosen)] = ""
+    return [(i, refusals[id(i)], i is chosen) for i in listed]
+
+
+def explain(op, *arrays, **how):
+    """Which implementation would run this call of run(), and why not the others: a printable text."""
+    decision = decide(op, arrays, how)
+    taken = next((i.name for i, _, chosen in decision if chosen), "nothing")
     forced = f"   (forced: use_backend({STATE.backend!r}))" if STATE.backend else ""
-    lines = [f"{op} runs on {chosen.name if chosen else 'nothing'}{forced}"]
-    for implementation in IMPLEMENTATIONS.get(op, []):
-        reason = implementation.refusal(arrays, how)
-        if implementation is chosen:
-            reason = "chosen: the first in order that accepts this call"
-        elif not reason:
-            reason = "accepts this call too"
-        lines.append(f"    {implementation.name:<24} {reason}")
+    lines = [f"{op} runs on {taken}{forced}"]
+    for implementation, refusal, chosen in decision:
+        if chosen:
+            refusal = "chosen: " + (implementation.why or "the first in order that accepts this call")
+        lines.append(f"    {implementation.name:<24} {refusal or 'accepts this call too'}")
     return "\n".join(lines)
 
 
@@ -88,8 +148,4 @@ def _candidates(op):
     return listed if forced in (None, "shapes") else [i for i in listed if forced in (i.name, i.name.partition("/")[0])]
 
 
-def _refusals(op, arrays, how):
-    return [(i.name, i.refusal(arrays, how)) for i in _candidates(op)]
-
-
-from minidl.backend import generic, reference  # noqa: E402, F401 - importing them fills IMPLEMENTATIONS
+from minidl.backend import cpu, generic, reference  # noqa: E402, F401 - importing them fills IMPLEMENTATIONS

@@ -1,0 +1,96 @@
+"""What a kernel takes, read from the text of its .cu file: `extern "C" __global__ void name(const float* __restrict__ x, int N)`.
+
+CuPy passes whatever it is given, without a look at the kernel; so the launcher reads the types here and checks by name.
+"""
+
+import re
+
+from minidl.core.errors import ArgumentError, explained
+
+KERNEL = re.compile(r'extern\s+"C"\s+__global__\s+')
+COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/", re.DOTALL)
+QUALIFIERS = re.compile(r"\b(?:__restrict__|restrict|volatile|__grid_constant__)\b")
+LINE = re.compile(r'^#line (\d+) "([^"]+)"', re.MULTILINE)
+
+TYPES = {  # C's name -> the array's dtype, the number's dtype
+    "float": "float32", "double": "float64", "int": "int32", "signed int": "int32", "unsigned": "uint32", "unsigned int": "uint32",
+    "long long": "int64", "long long int": "int64", "unsigned long long": "uint64", "unsigned long long int": "uint64",
+    "char": "int8", "signed char": "int8", "unsigned char": "uint8", "short": "int16", "unsigned short": "uint16", "bool": "bool",
+    "__half": "float16", "half": "float16", "size_t": "uint64", "int64_t": "int64", "int32_t": "int32", "uint32_t": "uint32",
+    "float2": "float32", "float4": "float32", "int4": "int32", "void": None,
+}
+
+
+class Parameter:
+    """One parameter of a kernel."""
+
+    __slots__ = ("name", "type", "dtype", "pointer", "const")
+
+    def __init__(self, name, type, pointer, const):
+        self.name, self.type, self.dtype, self.pointer, self.const = name, type, TYPES[type], pointer, const
+
+    def __repr__(self):
+        return f"{'const ' * self.const}{self.type}{'*' * self.pointer} {self.name}"
+
+
+class Signature:
+    """A kernel's name, its parameters in order, and where it stands."""
+
+    __slots__ = ("name", "parameters", "file", "line")
+
+    def __init__(self, name, parameters, file, line):
+        self.name, self.parameters, self.file, self.line = name, parameters, file, line
+
+    def __repr__(self):
+        return f"{self.name}({', '.join(map(repr, self.parameters))})"
+
+
+def signatures(text):
+    """{name: Signature} of every kernel in a source text, in order."""
+    text = COMMENT.sub(lambda found: re.sub(r"[^\n]", " ", found[0]), text)  # lines keep their numbers
+    found = {}
+    for start in KERNEL.finditer(text):
+        head, inside, _ = _brackets(text, text.index("(", start.end()))
+        declared = text[start.end():head]
+        if "__launch_bounds__" in declared:  # __launch_bounds__(...) may stand before or after void
+            _, _, end = _brackets(text, head)
+            head, inside, _ = _brackets(text, text.index("(", end))
+            declared = text[end:head]
+        name = declared.split()[-1]
+        parameters = [_parameter(name, part) for part in inside.split(",") if part.strip()]
+        found[name] = Signature(name, parameters, *_place(text, start.start()))
+    return found
+
+
+def _brackets(text, opening):
+    """(position of the opening bracket, what is between it and its partner, position after the partner)."""
+    depth = 0
+    for end in range(opening, len(text)):
+        depth += {"(": 1, ")": -1}.get(text[end], 0)
+        if not depth:
+            return opening, text[opening + 1:end], end + 1
+    raise explained(ArgumentError, "kernel signature", "a bracket is never closed.", [text[opening:opening + 60].split("\n")[0]],
+                    "Close the parameter list of the kernel.")
+
+
+def _parameter(kernel, text):
+    words = QUALIFIERS.sub(" ", text).replace("*", " * ").split()
+    pointer = words.count("*")
+    const = "const" in words
+    words = [word for word in words if word not in ("*", "const")]
+    type, name = " ".join(words[:-1]), words[-1]
+    if type not in TYPES or pointer > 1 or type == "void" and not pointer or not name.isidentifier():
+        raise explained(ArgumentError, f"kernel {kernel}", "a parameter is a pointer or a number of a plain type.",
+                        [f"parameter: {' '.join(text.split())}", f"types: {', '.join(TYPES)}"],
+                        "Pass structs as separate numbers, and arrays as pointers.")
+    return Parameter(name, type, bool(pointer), const)
+
+
+def _place(text, position):
+    """(file, line) of a position, by the last #line before it."""
+    last = None
+    for last in LINE.finditer(text, 0, position):
+        pass
+    if last is None:
+        return "", text.count("\n", 0, position) + 1
+    return last[2], int(last[1]) + text.count("\n", last.end(), position) - 1
