@@ -88,9 +88,8 @@ def _parameter(kernel, text):
 
 def _place(text, position):
     """(file, line) of a position, by the last #line before it."""
-    last = None
-    for last in LINE.finditer(text, 0, position):
-        pass
-    if last is None:
+    before = list(LINE.finditer(text, 0, position))
+    if not before:
         return "", text.count("\n", 0, position) + 1
+    last = before[-1]
     return last[2], int(last[1]) + text.count("\n", last.end(), position) - 1

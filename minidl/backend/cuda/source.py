@@ -35,8 +35,8 @@ def splice(path, seen):
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         listed = ", ".join(sorted(p.name for p in kernels_folder().glob("*.cu"))) or "none"
-        raise explained(FileError, f"kernel file {path.name}", "this file cannot be read.", [f"{path}: {reason}", f"kernels/ has: {listed}"],
-                        "Check the name.") from None
+        facts = [f"{path}: {reason}", f"kernels/ has: {listed}"]
+        raise explained(FileError, f"kernel file {path.name}", "this file cannot be read.", facts, "Check the name.") from None
     parts, done = [f'#line 1 "{path.name}"\n'], 0
     for found in INCLUDE.finditer(text):
         inner = path.parent / found[1]
