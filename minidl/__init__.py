@@ -10,7 +10,6 @@ import importlib.util
 import warnings
 from math import e, inf, nan, pi
 
-from minidl.backend import explain
 from minidl.core.config import enable_grad, is_grad_enabled, no_grad, set_grad_enabled, use_backend, use_fusion
 from minidl.core.create import *  # noqa: F403
 from minidl.core.device import Device as device  # noqa: N813 - PyTorch's name
@@ -42,6 +41,7 @@ SUBMODULES = ("autograd", "backend", "bench", "core", "cuda", "data", "lessons",
               "stepper", "train")
 ELSEWHERE = {  # public names whose files are imported when first used
     "check": "minidl.core.gradcheck", "debug": "minidl.core.debug", "detect_anomaly": "minidl.core.anomaly",
+    "explain": "minidl.core.explain",
     "flight_recorder": "minidl.stepper", "load": "minidl.core.files", "profile": "minidl.core.profile", "save": "minidl.core.files",
     "step": "minidl.stepper"}
 
