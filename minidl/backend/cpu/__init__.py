@@ -1,0 +1,1 @@
+"""Tuned NumPy: each file says its idea, its bound and what it gained. Importing this fills the registry with the cpu/... names."""

@@ -1,0 +1,214 @@
+"""The one thread pool: parallel_for(body, items) spreads work over the cores, and BLAS keeps to one thread meanwhile.
+
+Why not leave the threads to BLAS? Because only products would use them: gathers, transforms and element-wise passes
+take half of a step and are serial in NumPy. NumPy lets go of the interpreter's lock in all of them, so plain threads do.
+And an idle BLAS worker spins for 0.1 s after each product, which halves whatever the pool does next.
+
+Work is cut by its shape, never by the number of threads, and partial sums are merged in the order of the items:
+results are the same bits for any number of threads.
+"""
+
+import contextvars
+import itertools
+import os
+import threading
+from queue import SimpleQueue
+
+import numpy as np
+
+from minidl.backend import memory
+from minidl.core.errors import ArgumentError, explained
+
+BIG = 1 << 16  # elements: below this a pass over an array is over sooner than a second thread has woken up (5 µs)
+
+
+def available_cores():
+    """How many cores this process may use: its affinity, and its container's share."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        with open("/sys/fs/cgroup/cpu.max", encoding="ascii") as file:
+            quota, period = file.read().split()
+        return cores if quota == "max" else max(1, min(cores, round(int(quota) / int(period))))
+    except (OSError, ValueError):  # no such container
+        return cores
+
+
+def _from_environment():
+    text = os.environ.get("MINIDL_NUM_THREADS", "")
+    return int(text) if text.isdigit() and int(text) else None
+
+
+_wanted = _from_environment()  # None: not decided yet; asked for at the first use
+_workers = []                  # a queue per worker thread
+_pool = threading.Lock()       # one section at a time has the pool; another that comes meanwhile runs in its own thread
+_here = threading.local()      # .inside: this thread is working for a section; .scratch: its own memory
+
+
+def get_num_threads():
+    """How many threads work on one op (PyTorch's name)."""
+    global _wanted
+    if _wanted is None:
+        _wanted = available_cores()
+    return _wanted
+
+
+def set_num_threads(n):
+    """Let n threads work on one op (PyTorch's name). The default: every core this process may use, or MINIDL_NUM_THREADS."""
+    global _wanted
+    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+        raise explained(ArgumentError, "set_num_threads", "n must be a whole number from 1 on.", [f"n = {n!r}"],
+                        f"This process may use {available_cores()} cores.")
+    _wanted = n
+
+
+def parallel_for(body, items):
+    """Call body(item) for every item, on several threads; an item is taken up as soon as a thread is free.
+
+    Inside a section, and while another thread's section has the pool, the items run one after another right here.
+    """
+    items = items if isinstance(items, (list, tuple, range)) else list(items)
+    helpers = min(get_num_threads(), len(items)) - 1
+    if getattr(_here, "inside", False):
+        return _one_by_one(body, items)
+    with single_blas_thread():
+        if helpers < 1 or not _pool.acquire(blocking=False):
+            return _one_by_one(body, items)
+        try:
+            _section(body, items, helpers)
+        finally:
+            _pool.release()
+
+
+def parallel_map(body, items):
+    """[body(item) for item in items], on several threads, in the order of the items."""
+    items = list(items)
+    results = [None] * len(items)
+
+    def place(k):
+        results[k] = body(items[k])
+
+    parallel_for(place, range(len(items)))
+    return results
+
+
+def spans(n, most, align=1):
+    """0 ... n cut into slices of about equal length, `most` at the most, whole multiples of align: a cut by shape alone."""
+    if n <= 0:
+        return []
+    count = -(-n // max(most, 1))
+    bounds = [min(n, -(-(n * k // count) // align) * align) for k in range(count)] + [n]
+    return [slice(a, b) for a, b in itertools.pairwise(bounds) if b > a]
+
+
+def scratch(name, shape, dtype=np.float32):
+    """Memory of this thread to work in, uninitialised, the same again at every call with this name."""
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    owned = _here.__dict__.setdefault("scratch", {})
+    buffer = owned.get(name)
+    if buffer is None or buffer.size < size:
+        owned[name] = None  # let go of the old one first
+        buffer = owned[name] = np.empty(size, np.uint8)
+    return buffer[:size].view(dtype).reshape(shape)
+
+
+def _one_by_one(body, items):
+    for item in items:
+        body(item)
+
+
+def _section(body, items, helpers):
+    """The items over this thread and `helpers` others. Comes back only when all of them have stopped, whatever happens."""
+    while len(_workers) < helpers:
+        tasks = SimpleQueue()
+        threading.Thread(target=_work, args=(tasks,), daemon=True, name=f"minidl-{len(_workers) + 1}").start()
+        _workers.append(tasks)
+    rest, failures, done = iter(items), [], SimpleQueue()
+    step = rest.__next__  # one bytecode-free call into C: the interpreter's lock makes it safe to share
+
+    def take():
+        _here.inside = True
+        try:
+            while not failures:
+                try:
+                    item = step()
+                except StopIteration:
+                    return
+                body(item)
+        except BaseException as failure:  # also Ctrl-C: it is raised again below, after the others have stopped
+            failures.append(failure)
+        finally:
+            _here.inside = False
+
+    for tasks in _workers[:helpers]:
+        tasks.put((contextvars.copy_context(), take, done))  # NumPy's errstate lives in the context
+    take()
+    waiting = helpers
+    while waiting:
+        try:
+            done.get()
+            waiting -= 1
+        except KeyboardInterrupt as failure:
+            failures.append(failure)
+    if failures:
+        raise failures[0]
+
+
+def _work(tasks):
+    while True:
+        context, take, done = tasks.get()
+        try:
+            context.run(take)
+        finally:
+            done.put(None)
+            del context, take, done  # keep nothing alive while waiting
+
+
+class _SingleBlasThread:
+    """BLAS on one thread while anybody is inside, as many as before when the last one leaves."""
+
+    def __init__(self):
+        self.lock, self.inside, self.libraries, self.before = threading.Lock(), 0, None, ()
+
+    def __enter__(self):
+        with self.lock:
+            self.inside += 1
+            if self.inside == 1:
+                if self.libraries is None:
+                    self.libraries = _blas_libraries()
+                self.before = [library.get_num_threads() for library in self.libraries]
+                for library, threads in zip(self.libraries, self.before, strict=True):
+                    if threads != 1:
+                        library.set_num_threads(1)
+
+    def __exit__(self, *_):
+        with self.lock:
+            self.inside -= 1
+            if not self.inside:
+                for library, threads in zip(self.libraries, self.before, strict=True):
+                    if threads != 1:
+                        library.set_num_threads(threads)
+
+
+def _blas_libraries():
+    import threadpoolctl  # 5 ms, paid at the first use
+    memory.keep()         # also something to do once, before the first large piece of work
+    return threadpoolctl.ThreadpoolController().select(user_api="blas").lib_controllers
+
+
+_single = _SingleBlasThread()
+
+
+def single_blas_thread():
+    """`with single_blas_thread():` BLAS uses the calling thread only."""
+    return _single
+
+
+def _forget_after_fork():
+    """A forked child has none of its parent's threads."""
+    global _pool, _here, _single
+    _workers.clear()
+    _pool, _here, _single = threading.Lock(), threading.local(), _SingleBlasThread()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_after_fork)

@@ -1,0 +1,119 @@
+"""The thread pool: every item once, results independent of the number of threads, failures and forks survived, BLAS left as it was."""
+
+import os
+import threading
+import time
+
+import numpy as np
+import pytest
+import threadpoolctl
+
+import minidl
+from minidl.backend import threads
+from minidl.backend.threads import parallel_for, parallel_map, scratch, spans
+
+
+@pytest.fixture(autouse=True)
+def three_threads():
+    before = minidl.get_num_threads()
+    minidl.set_num_threads(3)
+    yield
+    minidl.set_num_threads(before)
+
+
+def blas_threads():
+    return [library["num_threads"] for library in threadpoolctl.threadpool_info() if library["user_api"] == "blas"]
+
+
+def test_every_item_once():
+    seen = []
+    parallel_for(seen.append, range(1000))
+    assert sorted(seen) == list(range(1000))
+
+
+def test_more_than_one_thread_works():
+    meeting = threading.Barrier(3, timeout=10)
+    parallel_for(lambda _: meeting.wait(), range(3))  # passes only if three threads are in it at once
+
+
+def test_map_keeps_the_order():
+    assert parallel_map(lambda k: k * k, range(50)) == [k * k for k in range(50)]
+
+
+def test_failure_stops_the_section_and_is_raised():
+    running = []
+
+    def body(k):
+        if k == 5:
+            raise ValueError("item 5")
+        running.append(k)
+        time.sleep(0.001)
+
+    with pytest.raises(ValueError, match="item 5"):
+        parallel_for(body, range(1000))
+    assert len(running) < 1000
+    count = len(running)
+    time.sleep(0.02)
+    assert len(running) == count  # nobody works on behind our back
+    assert parallel_map(lambda k: k, range(10)) == list(range(10))  # and the pool is as good as before
+
+
+def test_sections_inside_sections_and_beside_each_other():
+    assert parallel_map(lambda k: sum(parallel_map(lambda j: j, range(k))), range(20)) == [k * (k - 1) // 2 for k in range(20)]
+    found = {}
+    users = [threading.Thread(target=lambda n=n: found.__setitem__(n, parallel_map(lambda k: k + n, range(200)))) for n in range(5)]
+    for user in users:
+        user.start()
+    for user in users:
+        user.join()
+    assert found == {n: list(range(n, n + 200)) for n in range(5)}
+
+
+def test_blas_keeps_to_one_thread_inside_and_gets_back_what_it_had():
+    before = blas_threads()
+    inside = parallel_map(lambda _: blas_threads(), range(4))
+    assert all(set(counts) == {1} for counts in inside)
+    assert blas_threads() == before
+    with pytest.raises(ZeroDivisionError):
+        parallel_for(lambda _: 1 // 0, range(4))
+    assert blas_threads() == before
+
+
+def test_errstate_goes_along():
+    with np.errstate(divide="raise"), pytest.raises(FloatingPointError):
+        parallel_for(lambda _: np.ones(3) / np.zeros(3), range(6))
+
+
+def test_scratch_belongs_to_its_thread_and_is_used_again():
+    assert scratch("test", (3, 4)).base is scratch("test", (2, 2)).base
+    meeting = threading.Barrier(3, timeout=10)
+
+    def body(_):
+        meeting.wait()
+        return id(scratch("test", (8,)).base)
+
+    assert len(set(parallel_map(body, range(3)))) == 3
+
+
+@pytest.mark.parametrize(("n", "most", "align"), [(10, 3, 1), (1, 5, 1), (0, 3, 1), (100, 40, 16), (7, 100, 4), (33, 32, 8)])
+def test_spans_cover_everything_once(n, most, align):
+    cut = spans(n, most, align)
+    assert [k for s in cut for k in range(s.start, s.stop)] == list(range(n))
+    assert all(s.start % align == 0 for s in cut)
+
+
+@pytest.mark.parametrize("wrong", [0, -1, 2.0, True, "2"])
+def test_set_num_threads_refuses(wrong):
+    with pytest.raises(minidl.MinidlError, match="n must be a whole number"):
+        minidl.set_num_threads(wrong)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork()")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Python 3.12 warns of any fork() beside threads
+def test_a_forked_child_makes_its_own_threads():
+    parallel_for(lambda _: None, range(4))
+    child = os.fork()
+    if not child:
+        right = parallel_map(lambda k: k, range(100)) == list(range(100))
+        os._exit(0 if right and threads.get_num_threads() == 3 else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
