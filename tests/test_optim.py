@@ -7,9 +7,11 @@ import pytest
 
 import minidl
 from minidl import nn
+from minidl.backend import threads
+from minidl.backend.cpu import optim as cpu_optim
 from minidl.backend.layout import is_stored_right
 from minidl.nn import utils
-from minidl.optim import SGD, Adagrad, Adam, AdamW, RMSprop, optimizer
+from minidl.optim import SGD, Adagrad, Adam, AdamW, RMSprop
 
 BUILD = {
     "SGD": lambda params: SGD(params, lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.01),
@@ -51,7 +53,7 @@ def test_pieces_change_nothing(name, monkeypatch):
     """A parameter of many pieces, one of one piece, and one in an order of its own come to the same numbers."""
     results = []
     for size, order in ((7, None), (1 << 14, None), (7, "gradient"), (7, "parameter")):
-        monkeypatch.setattr(optimizer, "PIECE", size)
+        monkeypatch.setattr(cpu_optim, "PIECE", size)
         params = params_with_gradients((3, 4, 5, 2), (40,), (), (0, 3))
         if order == "gradient":
             params[0].grad = minidl.Tensor(np.ascontiguousarray(params[0].grad.array))
@@ -64,6 +66,25 @@ def test_pieces_change_nothing(name, monkeypatch):
         assert all(is_stored_right(array) for array in results[-1][1:])
     for other in results[1:]:
         assert all(np.abs(a - b).max(initial=0) <= 1e-15 for a, b in zip(results[0], other, strict=True))
+
+
+@pytest.mark.parametrize("name", BUILD)
+def test_threads_and_backends_change_nothing(name, monkeypatch):
+    """Elementwise rules: the same bits with 1, 2 and 3 threads, and as with the plain loop over whole parameters."""
+    monkeypatch.setattr(threads, "BIG", 0)
+    monkeypatch.setattr(cpu_optim, "BIG", 0)
+    monkeypatch.setattr(cpu_optim, "PIECE", 50)
+    results = []
+    for count, forced in ((1, None), (2, None), (3, None), (2, "generic"), (2, "reference")):
+        monkeypatch.setattr(threads, "_wanted", count)
+        params = params_with_gradients((3, 4, 5, 2), (40,), (), (0, 3), (400,), dtype="float32")
+        rule = BUILD[name](params)
+        with minidl.use_backend(forced):
+            for _ in range(3):
+                rule.step()
+        results.append([param.array for param in params])
+    for other in results[1:]:
+        assert all(np.array_equal(a, b) for a, b in zip(results[0], other, strict=True))
 
 
 @pytest.mark.parametrize("name", BUILD)

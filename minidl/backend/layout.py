@@ -38,6 +38,13 @@ def stored(array):
     return result
 
 
+def flat(arrays):
+    """One-dimensional views of arrays of one shape, element k the same everywhere; the arrays themselves if one is in another order."""
+    if not all(is_stored_right(array) for array in arrays):
+        return list(arrays)
+    return [(array.transpose(0, 2, 3, 1) if array.ndim == 4 else array).reshape(-1) for array in arrays]
+
+
 def as_array(y):
     """A result as an array: NumPy's ufuncs turn 0-d arrays into scalars."""
     return np.asarray(y) if isinstance(y, np.generic) else y

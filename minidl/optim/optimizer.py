@@ -1,15 +1,18 @@
 """Optimizer: groups of parameters, what is remembered about each, and the loop that updates them. Rules are in sgd.py, ...
 
-A rule sees plain arrays, one-dimensional and in memory order, a piece at a time: a piece stays in the processor's
-cache together with everything that belongs to it. A 4096×4096 weight takes half to a third of the time of whole arrays.
+A rule sees plain arrays: a parameter, its gradient, what is remembered. All parameters of a group go to the backend in one
+call, which hands them to the rule as it sees fit: a piece at a time on several threads (minidl/backend/cpu/optim.py), or
+whole. So a rule must treat every element alike and write into its arguments only.
 """
 
 import math
+from contextlib import ExitStack
 from time import perf_counter
 
-from minidl.backend.layout import empty, is_stored_right
+from minidl import backend
+from minidl.backend.layout import empty, stored
 from minidl.core.config import enable_grad, no_grad
-from minidl.core.device import move, on_cpu
+from minidl.core.device import move
 from minidl.core.dtypes import is_floating
 from minidl.core.errors import ArgumentError, DTypeError, StateError, describe, explained
 from minidl.core.guard import lifted, written
@@ -17,7 +20,6 @@ from minidl.core.tensor import Tensor
 from minidl.nn.module import Module, forget_gradients
 
 STEP_OBSERVERS = []  # functions called with (optimiser, seconds) after every step, while the gradients are still there
-PIECE = 1 << 16  # elements of a parameter that are updated at once on the CPU
 
 
 class Optimizer:
@@ -90,17 +92,26 @@ class Optimizer:
                 loss = closure()
         call, started = f"{type(self).__name__}.step", perf_counter()
         for group in self.param_groups:
-            for param in group["params"]:
-                if param.grad is not None:
-                    arrays, numbers = self.begin(param, self.state.setdefault(param, {}), group)
-                    with lifted(param.array):
-                        for piece in pieces(param.array, param.grad.array, *arrays):
-                            self.update(*piece, **numbers)
-                    written(param.array, call)
+            trained = [param for param in group["params"] if param.grad is not None]
+            self._update(trained, [self.begin(param, self.state.setdefault(param, {}), group) for param in trained], call)
         seconds = perf_counter() - started
         for observer in tuple(STEP_OBSERVERS):
             observer(self, seconds)
         return loss
+
+    def _update(self, params, begun, call):
+        """Hand parameters to the backend, all of one device and dtype in one call."""
+        alike = {}
+        for param, (arrays, numbers) in zip(params, begun, strict=True):
+            work = alike.setdefault((str(param.device), param.dtype), [])
+            work.append(([param.array, stored(param.grad.array), *arrays], numbers))
+        with ExitStack() as open_locks:
+            for param in params:
+                open_locks.enter_context(lifted(param.array))
+            for work in alike.values():
+                backend.run("update_parameters", work[0][0][0], rule=self.update, work=work)
+        for param in params:
+            written(param.array, call)
 
     # --- saving -----------------------------------------------------------------------------------------------------------
     def state_dict(self):
@@ -149,22 +160,6 @@ def zeros_like(param):
     array = empty(param.shape, param.dtype, param.array)
     array.fill(0)
     return Tensor(array)
-
-
-def pieces(*arrays):
-    """The same elements of every array, as many at once as fit into a processor's cache; the first two are parameter and gradient."""
-    if not is_stored_right(arrays[0]):  # the user put an array in an order of its own there: then all of it at once
-        yield arrays
-        return
-    flat = [in_memory_order(array) for array in arrays]
-    size = PIECE if on_cpu(arrays[0]) else max(flat[0].size, 1)
-    for start in range(0, flat[0].size, size):
-        yield [array[start:start + size] for array in flat]
-
-
-def in_memory_order(array):
-    """A view of all elements, one after another as they are stored."""
-    return (array.transpose(0, 2, 3, 1) if array.ndim == 4 else array).reshape(-1)
 
 
 def _restored(name, value, param):
