@@ -1,0 +1,45 @@
+// state.h: what the parts of the runtime share: the threads of the block that runs now, and how to report a fault.
+#pragma once
+#include "runtime.h"
+
+enum ThreadState : uint8_t { FRESH, READY, RUNNING, AT_BARRIER, IN_WARP, DONE };
+struct Worker;
+
+struct Thread {
+    Worker* worker;
+    uint3 index;
+    ThreadState state;
+    int line;  // where it waits
+    const char* file;
+    MinidlWarpCall* call;
+};
+
+static const int MAX_THREADS = 1024, MAX_WARPS = 32;
+static const size_t STACK = 128 << 10, MAX_SHARED = 227 << 10;  // 227 KiB: what a block may have on sm_80 (163) to sm_90 (227)
+
+extern Thread threads[MAX_THREADS];
+extern int thread_count, current;    // of the block that runs now; `current` is a linear index
+extern uint32_t block_serial;        // counts blocks over all launches, so that stale marks never look fresh
+extern uint32_t barrier_epoch;       // counts barriers within the block
+extern unsigned char *static_begin, *static_end, *dynamic_begin, *dynamic_room;
+extern size_t dynamic_bytes;
+extern const MinidlImage* image;
+extern bool checking;
+
+struct Array { unsigned char* begin; size_t bytes; int read_only, region; };  // region: arrays that overlap share one
+extern Array arrays[64];
+extern int array_count;
+
+// Fill in the report of this launch (the first one counts) and leave the kernel for good.
+MinidlReport* report(int kind, const void* pc = nullptr);
+[[noreturn]] void leave();
+void locate(MinidlReport*, const unsigned char* address);  // region, offset, size
+bool on_own_stack(const void* address);
+
+void checker_begin_launch();
+void checker_sync_warp(int warp, unsigned mask);
+void checker_begin_block();
+void copies_begin_block();
+void check_access(const void* address, size_t bytes, bool write, bool atomic, const void* pc, const char* file = nullptr, int line = 0);
+void check_copy_issued(const void* shared, size_t bytes, const void* pc, const char* file, int line);
+void check_copy_landed(const void* shared, size_t bytes, const void* pc, const char* file, int line);
