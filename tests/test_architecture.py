@@ -20,6 +20,7 @@ ROWS = [
     "minidl.core.blas",
     "minidl.core.errors minidl.core.config minidl.core.examples minidl.core.folders minidl.core.rng minidl.core.site minidl.core.version",
     "minidl.core.device minidl.core.dtypes",
+    "minidl.core.later",
     "minidl.backend",
     "minidl.core.show",
     "minidl.core.guard",

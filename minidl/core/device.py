@@ -1,8 +1,9 @@
-"""Which machine an array lives on. With backend/cuda this is the only place that imports cupy.
+"""Which machine an array lives on, and moving it to another. With backend/ this is the only place that imports cupy.
 
 `import minidl` never imports cupy: the first question about "cuda" does, and a broken CuPy becomes a reason, not a crash.
 """
 
+import contextlib
 import ctypes
 import functools
 import importlib.util
@@ -10,6 +11,8 @@ import importlib.util
 import numpy as np
 
 from minidl.core.errors import DeviceError, explained
+
+_MODULE = None  # what stands in for cupy, inside standing_in()
 
 
 class Device:
@@ -96,12 +99,29 @@ def cuda_checks():
 
 
 @functools.cache
-def why_no_cuda():
-    """"" if a GPU can be used, else the reason. Asks once."""
+def _why_no_gpu():
     return list(cuda_checks())[-1][1]
 
 
+def why_no_cuda():
+    """"" if a GPU can be used, else the reason. Asks once."""
+    return "" if _MODULE is not None else _why_no_gpu()
+
+
+@contextlib.contextmanager
+def standing_in(module):
+    """Inside, `module` is what cupy is elsewhere: the whole GPU path runs on it, on any machine. For tests."""
+    global _MODULE
+    before, _MODULE = _MODULE, module
+    try:
+        yield module
+    finally:
+        _MODULE = before
+
+
 def _cupy():
+    if _MODULE is not None:
+        return _MODULE
     reason = why_no_cuda()
     if reason:
         raise explained(DeviceError, "device('cuda')", "there is no usable GPU.", [reason],
@@ -115,12 +135,51 @@ def module_for(device):
     return np if Device(device).type == "cpu" else _cupy()
 
 
-def move(array, device):
-    """This array on that device; the same array if it is there already."""
+def move(array, device, wait=True):
+    """This array on that device, its axes in the same order in memory; the same array if it is there already.
+
+    To a GPU the copy goes through pinned memory and the CPU does not wait for it (CuPy does that by itself). To the CPU
+    it waits, unless wait=False: then the values are there after minidl.cuda.synchronize().
+    """
     device = Device(device)
     if device == device_of(array):
         return array
-    if device.type == "cpu":
-        return _cupy().asnumpy(array)
-    with _cupy().cuda.Device(device.index):
-        return _cupy().asarray(array)
+    module = _cupy()
+    if device.type == "cuda" and device.index >= module.cuda.runtime.getDeviceCount():
+        raise explained(DeviceError, f"device({str(device)!r})", "there is no such GPU.",
+                        [f"GPUs here: {module.cuda.runtime.getDeviceCount()}, counted from cuda:0"], "Use 'cuda' for the first one.")
+    order = _memory_order(array)
+    base = array.transpose(order)  # the axes as they lie in memory: what is copied is one piece
+    with module.cuda.Device(device.index if device.type == "cuda" else array.device.id):
+        moved = module.asarray(base) if device.type == "cuda" else _to_cpu(module, base, wait)
+    return moved.transpose(_inverse(order))
+
+
+def _memory_order(array):
+    """The axes from the one with the longest strides to the one whose elements are neighbours; channels-last if nothing says so."""
+    if array.flags.c_contiguous or not array.ndim:
+        return tuple(range(array.ndim))
+    usual = (0, 2, 3, 1) if array.ndim == 4 else tuple(range(array.ndim))
+    return tuple(sorted(usual, key=lambda k: -abs(array.strides[k]) if array.shape[k] > 1 else 0)) if _dense(array) else usual
+
+
+def _dense(array):
+    """Are the elements of this array all of one piece of memory, in some order of the axes?"""
+    step = array.itemsize
+    for stride, size in sorted((s, n) for s, n in zip(array.strides, array.shape, strict=True) if n > 1):
+        if stride != step:
+            return False
+        step *= size
+    return True
+
+
+def _inverse(order):
+    return tuple(order.index(k) for k in range(len(order)))
+
+
+def _to_cpu(module, array, wait):
+    if wait or not array.nbytes or not hasattr(module.cuda, "alloc_pinned_memory"):
+        return module.asnumpy(array)
+    memory = module.cuda.alloc_pinned_memory(array.nbytes)  # only into pinned memory can the GPU write by itself
+    pinned = np.frombuffer(memory, array.dtype, array.size).reshape(array.shape)
+    return module.asnumpy(array, out=pinned, blocking=False)

@@ -260,7 +260,7 @@ def _settle(totals, create_graph, into):
             if leaf._grad is None:
                 own = not create_graph and is_stored_right(grad.array) and references(grad) == _references_alone(grad)
                 leaf._grad = grad if own else _copy(grad, leaf)
-            elif create_graph or not leaf._grad.array.flags.writeable:
+            elif create_graph or not getattr(leaf._grad.array.flags, "writeable", True):  # CuPy has no such flag
                 leaf._grad = _plus(leaf._grad, grad, leaf)
             else:
                 leaf._grad.array += grad.array

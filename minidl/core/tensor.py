@@ -13,6 +13,7 @@ from minidl.core.dtypes import DTYPES, as_dtype, is_floating
 from minidl.core.errors import DTypeError, GraphError, describe, explained
 from minidl.core.graph import Cell
 from minidl.core.guard import written
+from minidl.core.later import PENDING, settle
 from minidl.core.rng import draw_normal, draw_uniform
 from minidl.core.writing import augment, update, write
 
@@ -101,6 +102,8 @@ class Tensor:
         if self.requires_grad:
             raise explained(GraphError, "numpy", "a tensor that requires grad does not hand out its array.",
                             ["a NumPy array carries no graph"], "Use x.detach().numpy().")
+        if PENDING:
+            settle()
         return np.ascontiguousarray(move(self.array, CPU)).reshape(self.array.shape)
 
     def __array__(self, dtype=None, copy=None):
@@ -113,17 +116,21 @@ class Tensor:
         if self.array.size != 1:
             raise explained(GraphError, "item", "only a tensor of one element has a single value.", [f"shape: {self.shape}"],
                             "Reduce it first, as in x.sum().item(), or use x.tolist().")
+        if PENDING:
+            settle()
         return self.array.item()
 
     def tolist(self):
         """Nested Python lists of the values."""
+        if PENDING:
+            settle()
         return self.array.tolist()
 
     def __bool__(self):
         if self.array.size != 1:
             raise explained(GraphError, "bool", "only a tensor of one element is true or false.", [f"shape: {self.shape}"],
                             "Use x.any() or x.all().")
-        return bool(self.array.item())
+        return bool(self.item())
 
     def __float__(self):
         return float(self.item())

@@ -9,6 +9,7 @@ from minidl.core.device import array_module, move
 from minidl.core.dtypes import is_floating
 from minidl.core.errors import ArgumentError, DTypeError, explained
 from minidl.core.examples import nonzero, normal, positive
+from minidl.core.later import require
 from minidl.core.op import as_array, example, needs_grad, op
 from minidl.core.tensor import Tensor
 from minidl.ops.broadcast import floating, operands, sum_to
@@ -27,9 +28,18 @@ def refuse_bool(call, array):
 
 def refuse_zero(call, array):
     """Integers have no infinity that a division by 0 could give."""
-    if not is_floating(array.dtype) and not array.all():
+    def complain():
         raise explained(ArgumentError, call, "integers cannot be divided by 0.", [f"dtype: {array.dtype}", "a divisor is 0"],
                         "Convert to floats to get inf or NaN, or mask the zeros.")
+
+    if not is_floating(array.dtype):
+        require(array.all(), complain)
+
+
+def refuse_negative_power():
+    """Raise: 2 ** -1 is no integer."""
+    raise explained(ArgumentError, "pow", "integers have no negative powers.", ["an exponent is below 0"],
+                    "Convert to floats first, as in x.float() ** -1.")
 
 
 def scaled(call, other, alpha):
@@ -179,9 +189,8 @@ def pow(x, other):
     """
     a, b = operands("pow", x, other)
     refuse_bool("pow", a)
-    if a.dtype.kind in "iu" and (b < 0).any():
-        raise explained(ArgumentError, "pow", "integers have no negative powers.", [f"dtype: {a.dtype}", "an exponent is below 0"],
-                        "Convert to floats first, as in x.float() ** -1.")
+    if a.dtype.kind in "iu":
+        require((b >= 0).all(), refuse_negative_power)
     square = not isinstance(other, Tensor) and other == 2
     y = elementwise(np.multiply, a, a) if square else elementwise(np.power, a, b)  # np.power takes 20 times as long for a square
     x_shape, other_shape = a.shape, b.shape

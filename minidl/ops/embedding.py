@@ -1,10 +1,12 @@
 """Embedding: rows of a table by number, and its gradient, which adds up in every row what its uses send back."""
 
+from minidl import backend
 from minidl.backend.layout import stored
 from minidl.core.device import array_module
 from minidl.core.dtypes import is_floating
 from minidl.core.errors import ArgumentError, DTypeError, RangeError, ShapeError, explained
 from minidl.core.examples import integers, normal
+from minidl.core.later import require
 from minidl.core.op import example, op
 from minidl.ops.broadcast import same_device
 from minidl.ops.select import where
@@ -58,9 +60,8 @@ def embed_grad(grad_y, index, count):
     if grad_y.shape != (*index.shape, D):
         raise explained(ShapeError, "embed_grad", "grad_y has one row per index.", [f"grad_y: {grad_y.shape}", f"index: {index.shape}"],
                         "Pass the index that embed() had.")
-    xp = array_module(grad_y.array)
-    grad_w = xp.zeros((count, D), grad_y.dtype)
-    xp.add.at(grad_w, index.array.reshape(-1), grad_y.array.reshape(-1, D))
+    grad_w = array_module(grad_y.array).zeros((count, D), grad_y.dtype)
+    backend.run("add_at", grad_w, index.array.reshape(-1), grad_y.array.reshape(-1, D))
 
     def backward(w2):
         return embed(index, w2), None
@@ -77,11 +78,14 @@ def check_embedding(call, index, shape, **tensors):
     if len(shape) != 2:
         raise explained(ShapeError, call, "the table must have two axes, (V, D).", [f"w: {shape}"], "One row of D numbers per index.")
     wrong = (index.array < 0) | (index.array >= shape[0])
-    if wrong.any():
+
+    def complain():
         first = tuple(int(k[0]) for k in wrong.nonzero()) if index.ndim else ()
         raise explained(RangeError, call, f"an index must lie between 0 and V − 1 = {shape[0] - 1}.",
                         [f"index[{', '.join(map(str, first))}] = {int(index.array[first])}", f"rows: V = {shape[0]}"],
                         "Enlarge the table, or check the index.")
+
+    require(~wrong.any(), complain)
 
 
 __all__ = ["embed", "embed_grad", "embedding"]

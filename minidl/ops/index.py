@@ -6,11 +6,13 @@ then the arrays. So x[0, :, [1, 2]] has the shape of x[0][:, [1, 2]], where NumP
 
 import numpy as np
 
+from minidl.backend.generic.scatter import add_at_index
 from minidl.backend.layout import empty, stored
 from minidl.core.device import array_module, device_of, move
 from minidl.core.dtypes import bool_
 from minidl.core.errors import ArgumentError, DTypeError, RangeError, ShapeError, describe, explained
 from minidl.core.examples import booleans, integers, normal
+from minidl.core.later import require
 from minidl.core.op import example, op
 from minidl.core.tensor import Tensor
 
@@ -72,7 +74,7 @@ def getitem_grad(grad_y, x_shape, index):
     elif index.once:
         view[index.arrays] = grad_y.array
     else:  # plain assignment would keep only the last of several numbers for one element
-        array_module(view).add.at(view, index.arrays, grad_y.array)
+        add_at_index(view, index.arrays, grad_y.array)
 
     def backward(grad_x2):  # the gradient of grad_x takes x's place
         return getitem(grad_x2, index)
@@ -195,9 +197,12 @@ def _bounded(positions, axis, shape):
     """An integer array inside its axis. CuPy would wrap it around silently, and so NumPy's check does not do."""
     size = shape[axis]
     if positions.size:
-        for worst in (int(positions.min()), int(positions.max())):
-            if not -size <= worst < size:
-                raise _outside(worst, axis, shape)
+        low, high = positions.min(), positions.max()
+
+        def complain():
+            raise _outside(int(low) if low < -size else int(high), axis, shape)
+
+        require((low >= -size) & (high < size), complain)
     return positions
 
 

@@ -4,10 +4,11 @@ import numpy as np
 
 from minidl import backend
 from minidl.backend.layout import stored
-from minidl.core.device import array_module
+from minidl.core.device import array_module, on_cpu
 from minidl.core.dtypes import is_floating
 from minidl.core.errors import ArgumentError, DTypeError, RangeError, ShapeError, explained
 from minidl.core.examples import integers, normal, positive, shuffled
+from minidl.core.later import require
 from minidl.core.op import as_array, example, needs_grad, op
 from minidl.core.tensor import Tensor
 from minidl.ops.broadcast import floating, operands, same_device
@@ -34,7 +35,18 @@ def reduce_rows(call, rows, reduction, divisor):
     if reduction == "none":
         return stored(rows)
     with np.errstate(all="ignore"):  # the mean of no rows is NaN, as in PyTorch
-        return as_array(rows.sum() if reduction == "sum" else rows.sum() / rows.dtype.type(divisor))
+        if reduction == "sum":
+            return as_array(rows.sum())
+        return as_array(rows.sum() / (divisor.astype(rows.dtype) if hasattr(divisor, "astype") else rows.dtype.type(divisor)))
+
+
+def scale_of(reduction, divisor, dtype=None):
+    """What a mean multiplies every row with; a 0-d Tensor if the divisor is on a GPU."""
+    if reduction != "mean":
+        return 1.0
+    if hasattr(divisor, "astype"):
+        return Tensor(array_module(divisor).where(divisor != 0, 1 / divisor, np.nan).astype(dtype))
+    return 1 / divisor if divisor else np.nan
 
 
 @op("x target", tex=r"L = \frac{1}{n} \sum_k (x_k - t_k)^2",
@@ -91,7 +103,7 @@ def cross_entropy(x, target, weight=None, ignore_index=-100, reduction="mean", l
     terms = q * array_module(array).where(q != 0, logs, 0)  # an impossible class that is not the label counts 0, not 0 · −∞
     y = reduce_rows("cross_entropy", -terms.sum(axis), reduction, divisor)
     need_x, need_target = needs_grad(x, target)
-    scale = 1.0 if reduction != "mean" else 1 / divisor if divisor else np.nan
+    scale = scale_of(reduction, divisor, array.dtype)
     target_saved = target if soft and need_x else None
 
     def backward(grad_y):
@@ -123,7 +135,10 @@ def soft_truth(target, w, s, C):
 
 
 def hard_truth(labels, w, s, C, axis, ignore_index, like):
-    """q of class labels, 0 in ignored rows; and what the mean divides by: the summed weights of the labels that count."""
+    """q of class labels, 0 in ignored rows; and what the mean divides by: the summed weights of the labels that count.
+
+    That sum is a float, or on a GPU a 0-d array, so that nobody waits for it.
+    """
     xp = array_module(like)
     classes = xp.arange(C).reshape([-1 if k == axis else 1 for k in range(like.ndim)])                  # (C, 1, ...)
     is_label = xp.expand_dims(labels, axis) == classes                                                  # (N, C, ...)
@@ -131,7 +146,8 @@ def hard_truth(labels, w, s, C, axis, ignore_index, like):
     counts = xp.expand_dims(labels != ignore_index, axis)                                               # (N, 1, ...)
     q = is_label * like.dtype.type(1 - s) + like.dtype.type(s / C)
     q = (q if w is None else q * w) * counts
-    return q, float((weight_of_label * counts).sum(dtype=np.float64))
+    divisor = (weight_of_label * counts).sum(dtype=np.float64)
+    return q, float(divisor) if on_cpu(like) else divisor
 
 
 def check_cross_entropy(x, target, weight, ignore_index):
@@ -187,16 +203,19 @@ def check_class_weights(call, x, target, weight, axis):
 
 def check_labels(call, labels, C, ignore_index):
     """Every label must be a class or ignore_index; the error names the first one that is not."""
-    if not labels.size or labels.min() >= 0 and labels.max() < C:
+    if not labels.size or on_cpu(labels) and labels.min() >= 0 and labels.max() < C:
         return
     wrong = ((labels < 0) | (labels >= C)) & (labels != ignore_index)
-    if wrong.any():
+
+    def complain():
         first = tuple(int(k[0]) for k in wrong.nonzero()) if wrong.ndim else ()
         raise explained(RangeError, call, f"a label must lie between 0 and C − 1 = {C - 1}.",
                         [f"target[{', '.join(map(str, first))}] = {int(labels[first])}", f"classes: C = {C}",
                          f"ignore_index: {ignore_index}"],
                         "Do the labels start at 1? Then pass target - 1." if int(labels[first]) == C else
                         "Check the labels, or the number of classes.")
+
+    require(~wrong.any(), complain)
 
 
 __all__ = ["cross_entropy", "mse_loss"]

@@ -9,11 +9,12 @@ from minidl.backend.layout import elementwise
 from minidl.core.device import array_module
 from minidl.core.errors import ArgumentError, RangeError, ShapeError, explained
 from minidl.core.examples import Spec, integers, nonzero, normal, positive, shuffled
+from minidl.core.later import require
 from minidl.core.op import as_array, example, needs_grad, op
 from minidl.core.tensor import Tensor
 from minidl.ops.activation import logsigmoid
 from minidl.ops.broadcast import broadcast_shape, floating, operands
-from minidl.ops.loss import check_reduction, check_rows_and_labels, class_weights, hard_truth, reduce_rows, same_shape
+from minidl.ops.loss import check_reduction, check_rows_and_labels, class_weights, hard_truth, reduce_rows, same_shape, scale_of
 from minidl.ops.nonlinear import sigmoid
 from minidl.ops.select import where
 
@@ -27,11 +28,6 @@ def two_floats(call, x, target):
     """The arrays of a prediction and of a target of the same shape."""
     same_shape(call, x, target)
     return operands(call, x, target, division=True)
-
-
-def scale_of(reduction, count):
-    """What a loss multiplies every term with: 1/n for the mean."""
-    return 1.0 if reduction != "mean" else 1 / count if count else np.nan
 
 
 DISTANCES = [example(nonzero(2, 3), normal(2, 3)), example(normal(2, 3), nonzero(2, 3), reduction="sum"),
@@ -115,7 +111,8 @@ def nll_loss(x, target, weight=None, ignore_index=-100, reduction="mean"):
     q, divisor = hard_truth(labels, w, 0.0, C, axis, ignore_index, array)
     terms = array_module(array).where(q != 0, array, 0) * q  # −∞ at a class that is not the label counts 0
     y = reduce_rows("nll_loss", -terms.sum(axis), reduction, divisor)
-    scale, like = scale_of(reduction, divisor), array_module(array).empty((0,) * array.ndim, array.dtype)  # x itself is not needed
+    scale = scale_of(reduction, divisor, array.dtype)
+    like = array_module(array).empty((0,) * array.ndim, array.dtype)  # x itself is not needed
 
     def backward(grad_y):
         grad_rows = (grad_y.unsqueeze(axis) if reduction == "none" else grad_y) * -scale
@@ -147,10 +144,13 @@ def binary_cross_entropy(x, target, weight=None, reduction="mean"):
                grad_target = grad_y · w · (log(1 − x) − log x) / n.
     """
     a, b = two_floats("binary_cross_entropy", x, target)
-    if a.size and not (a.min() >= 0 and a.max() <= 1):
+
+    def complain():
         raise explained(RangeError, "binary_cross_entropy", "x must be probabilities, between 0 and 1.",
                         [f"smallest: {a.min()}", f"largest: {a.max()}"],
                         "For scores before the sigmoid use binary_cross_entropy_with_logits.")
+
+    require((a >= 0).all() & (a <= 1).all(), complain)
     w = weighted("binary_cross_entropy", x, weight)
     with np.errstate(divide="ignore"):
         rows = -(b * np.maximum(np.log(a), -100) + (1 - b) * np.maximum(np.log1p(-a), -100))

@@ -6,11 +6,13 @@ are plain functions made of them.
 
 import numpy as np
 
+from minidl.backend.generic.scatter import add_at_index, flat_positions, last_of_each
 from minidl.backend.layout import empty, stored
 from minidl.core.device import array_module, device_of, move
 from minidl.core.dtypes import category, is_floating, result_type
 from minidl.core.errors import ArgumentError, DTypeError, RangeError, ShapeError, describe, explained
 from minidl.core.examples import booleans, integers, normal
+from minidl.core.later import require
 from minidl.core.op import example, needs_grad, op
 from minidl.core.tensor import Tensor
 from minidl.ops.axes import one_axis, several_axes
@@ -22,15 +24,19 @@ from minidl.ops.shape import expand, reshape
 
 def positions_in(call, index, like, size):
     """An index (a tensor or an array of integers) as an array on the device of `like`, every number between 0 and size − 1."""
-    array = index.array if isinstance(index, Tensor) else np.asarray(index)
+    array = index.array if isinstance(index, Tensor) else index if hasattr(index, "dtype") else np.asarray(index)
     if array.dtype.kind not in "iu":
         raise explained(DTypeError, call, "an index is a tensor of integers.", [f"got {describe(index)}"], "Convert it: index.long().")
     array = move(array, device_of(like))
     if array.size:
-        low, high = int(array.min()), int(array.max())
-        if low < 0 or high >= size:
-            raise explained(RangeError, call, f"index {low if low < 0 else high} lies outside the axis.", [f"the axis has size {size}"],
+        low, high = array.min(), array.max()
+
+        def complain():
+            worst = int(low if low < 0 else high)
+            raise explained(RangeError, call, f"index {worst} lies outside the axis.", [f"the axis has size {size}"],
                             f"Indices go from 0 to {size - 1}; they do not count from the end here." if size else "The axis is empty.")
+
+        require((low >= 0) & (high < size), complain)
     return array
 
 
@@ -91,7 +97,10 @@ def gather_grad(grad_y, x_shape, dim, index):
     array = fitted_index("gather_grad", x_shape, axis, index, grad_y.array)
     grad_x = empty(x_shape, grad_y.dtype, grad_y.array)
     grad_x.fill(0)
-    array_module(grad_x).add.at(grad_x.reshape(x_shape or (1,)), grid(array, axis) if array.ndim else 0, grad_y.array)
+    if array.ndim:
+        add_at_index(grad_x, grid(array, axis), grad_y.array)
+    else:
+        grad_x += grad_y.array
 
     def backward(grad_x2):  # the gradient of grad_x takes x's place
         return gather(grad_x2, axis, array)
@@ -127,11 +136,10 @@ def scatter(input, dim, index, src=None, value=None, reduce=None):
     if reduce == "add":
         return input + gather_grad(src, input.shape, axis, array)
     xp, mesh = array_module(array), grid(array, axis) if array.ndim else (0,)
-    turn = xp.arange(1, array.size + 1).reshape(array.shape)
-    last = xp.zeros(input.shape or (1,), turn.dtype)           # 0: nobody comes here
-    xp.maximum.at(last, mesh, turn)
-    winners = Tensor(last[mesh].reshape(array.shape) == turn)
-    return where(Tensor((last > 0).reshape(input.shape)), gather_grad(where(winners, src, False), input.shape, axis, array), input)
+    winners = Tensor(last_of_each(flat_positions(input.shape or (1,), mesh, xp).reshape(-1)).reshape(array.shape))
+    reached = xp.zeros(input.shape or (1,), bool)
+    reached[mesh] = True
+    return where(Tensor(reached.reshape(input.shape)), gather_grad(where(winners, src, False), input.shape, axis, array), input)
 
 
 def scatter_add(input, dim, index, src):

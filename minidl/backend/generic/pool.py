@@ -6,11 +6,12 @@ positions, the gradient of an average a spread over the window.
 
 import numpy as np
 
-from minidl.backend import implements
+from minidl.backend import implements, run
+from minidl.backend.generic import scatter  # noqa: F401 - importing it registers add_at
 from minidl.backend.generic.im2col import add_windows
 from minidl.backend.layout import empty, stored
 from minidl.backend.window import adaptive_bounds, kernel_cells, window_sizes
-from minidl.core.device import array_module
+from minidl.core.device import array_module, on_cpu
 
 
 @implements("max_pool2d", "generic")
@@ -38,7 +39,7 @@ def max_pool2d_grad_x(grad_y, indices, x_shape):
     grad_x[...] = 0
     image = xp.arange(N).reshape(N, 1, 1, 1) * (H * W)
     at = (indices.transpose(0, 2, 3, 1) + image) * C + xp.arange(C)  # (N, OH, OW, C), into grad_x as it is stored
-    xp.add.at(grad_x.transpose(0, 2, 3, 1).reshape(-1), at.reshape(-1), stored(grad_y).transpose(0, 2, 3, 1).reshape(-1))
+    run("add_at", grad_x.transpose(0, 2, 3, 1).reshape(-1), at.reshape(-1), stored(grad_y).transpose(0, 2, 3, 1).reshape(-1))
     return grad_x
 
 
@@ -128,7 +129,7 @@ def adaptive_max_pool2d(x, size):
             window = x[:, :, top:bottom, left:right].reshape(N, C, (bottom - top) * (right - left))
             cell = window.argmax(2)[..., None]  # the first of several; a NaN counts as largest
             y[:, :, p, q] = best = xp.take_along_axis(window, cell, 2)[..., 0]
-            if (best != best).any():
+            if not on_cpu(x) or (best != best).any():  # on a GPU asking would take longer than doing it
                 last = window.shape[2] - 1 - (window != window)[..., ::-1].argmax(2)
                 cell = xp.where((best != best)[..., None], last[..., None], cell)
             cell = cell[..., 0]
