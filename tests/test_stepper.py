@@ -476,7 +476,7 @@ def steady(text):
     text = re.sub(r"\.py:\d+", ".py:N", text)
     text = re.sub(r"(?m)^ +\d+ \S.*\n( {10}.*\n)*(^ +\d+ .*\n( {10}.*\n)*)*", "           (its lines)\n", text)
     text = re.sub(r"(?m)^  maths    .*\n( {11}\S.*\n)*", "  maths    (its docstring)\n", text)
-    text = re.sub(r"(?m)^  ran      .*\n", "  ran      (its ops)\n", text)
+    text = re.sub(r"(?m)^  ran      .*\n( {11}\S.*\n)*(  on       .*\n( {11}\S.*\n)*)?", "  ran      (its ops)\n", text)
     text = re.sub(r"(?m)^ +in float32 .*\n", "", text)
     text = re.sub(r"error \S+ \(allowed \S+\)", "error E (allowed A)", text)
     text = re.sub(r"(?m)^  worked  .*\n( {11}\S.*\n)*", "  worked   (its numbers)\n", text) if "(step) w" not in text else text

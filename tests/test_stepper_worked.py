@@ -135,9 +135,9 @@ def test_a_statistic_beside_the_result_has_no_terms_and_says_so():
     forward = trace.forwards[0]
     assert [row["of"] for row in worked_out(forward)[forward.step]] == ["y[0]"]  # not 0·x + 0·x = mean
     assert [Again(forward).output(k) for k in (1, 2)] == [None, None]
-    for command in ("w op1.y2", "w op1.y2[0]", "w y[1]", "w y[1][0]"):
+    for command in ("w op1.mean", "w op1.mean[0]", "w y[1]", "w y[1][0]"):
         answer = dialogue(trace, command)
-        assert "no gradient flows through it" in answer and "v op1.y2" in answer, command
+        assert "no gradient flows through it" in answer and "v op1.mean" in answer, command
     assert "y[0][0,1,2,2]" in dialogue(trace, "w y[0][0,1,2,2]")
     assert "y[0][0,1,2,2]" in dialogue(trace, "w y[0,1,2,2]")
     assert "no element of it" in dialogue(trace, "w y[5,1,2,2]")

@@ -16,6 +16,7 @@ from minidl.core.errors import MinidlError, explained
 from minidl.core.files import write_complete
 from minidl.stepper.describe import FORMAT, VERSION, described
 from minidl.stepper.pattern import PATTERN, mismatch
+from minidl.stepper.ran import Run
 from minidl.stepper.text import byte_size, safe
 from minidl.stepper.trace import Backward, Change, Contribution, Forward, Rule, Trace, Update
 from minidl.stepper.values import Value
@@ -70,10 +71,12 @@ def load(path):
             if sum(info.file_size for info in archive.infolist()) > LARGEST:
                 raise broken(name, f"it unpacks to more than {byte_size(LARGEST)}")
             data = json.loads(archive.read("trace.json"), parse_constant=refuse)
-            if why := mismatch(data, PATTERN, "trace"):
+            if why := mismatch(data, {"format": str, "version": int}, "trace"):
                 raise broken(name, why)
             if data["format"] != FORMAT or data["version"] != VERSION:
                 raise broken(name, f"its format is {safe(data['format'])!r} {data['version']}, this is {FORMAT!r} {VERSION}")
+            if why := mismatch(data, PATTERN, "trace"):
+                raise broken(name, why)
             return Reader(data, archive).trace
     except FileNotFoundError:
         raise
@@ -115,7 +118,7 @@ class StoredOp:
     takes_list, constant, function = False, (), None
 
     def __init__(self, name, said, arguments):
-        self.name, self.tensors, self.tex = name, arguments, said["tex"]
+        self.name, self.tensors, self.tex, self.effect = name, arguments, said["tex"], said["effect"]
         formula = "\n".join(f"    {line}" for line in said["formula"])
         self.doc = f"{said['summary']}\n\n{formula}\n\nShapes:    {said['shapes']}\nBackward:  {said['gradient']}"
 
@@ -140,7 +143,9 @@ class Reader:
             if step["id"] != number:
                 raise ValueError(f"step {number} calls itself {step['id']}")
             self.by_id[number] = item = getattr(self, step["kind"])(step)
-            item.stored |= {"usual": step["usual"], "call": step["call"], "worked": step["worked"], "check": step["check"], "flags": [
+            item.runs = [Run.of(run) for run in step["runs"]]
+            item.stored |= {"usual": step["usual"], "measured": step["measured"]}
+            item.stored |= {"call": step["call"], "worked": step["worked"], "check": step["check"], "flags": [
                 {**flag, "tensor": self.values[flag["tensor"]]} for flag in step["flags"]]}
             trace.add(item)
         for step in data["steps"]:
@@ -215,6 +220,7 @@ class Reader:
         said = self.data["ops"][step["op"]]
         settings = {name: Said(text) for name, text in step["settings"].items()}
         rule = Rule(step["op"], f"{said['summary']}\n\n" + "\n".join(f"    {line}" for line in said["formula"]))
+        rule.effect = said["effect"]
         item = Update(rule, settings, None, None, step["seconds"])
         for row in step["parameters"]:
             change = Change(*(self.values[row[k]] for k in ("tensor", "gradient", "after")))

@@ -3,12 +3,12 @@
 A number that is not finite is the string "nan", "inf" or "-inf"; other numbers have six digits. `id` of a step is its place
 among all steps from 1, `id` of a tensor its place in "tensors" from 0. Every text may come from a stranger: escape it.
 
-    {"format": "minidl trace", "version": 1, "minidl": "0.1.0", "made": {"python", "numpy", "system"},
+    {"format": "minidl trace", "version": 2, "minidl": "0.1.0", "made": {"python", "numpy", "system"},
      "title": [line, ...],                what the first screen says; "error": what ended the recorded code, or ""
      "counts": {"forward", "backward", "update"}, "seconds": {"forward", "backward", "update"},
      "shrunk": [sentence, ...],           what was left out to stay within the budget
      "doctor": [sentence, ...],           what looks ill, most important first; [] if nothing does
-     "ops": {name: {"summary", "formula": [line, ...], "shapes", "gradient", "tex"}},
+     "ops": {name: {"summary", "formula": [line, ...], "shapes", "gradient", "tex", "effect": what it does to the gradient}},
      "sources": [{"file", "lines": [[number, text], ...]}, ...],
      "modules": [{"path", "type", "text", "parent": path or null, "steps": [ids of its forward steps], "alike": same number for
                   neighbours that are built alike, so that they may be folded}, ...],           in order of first use
@@ -34,6 +34,8 @@ A step:
      "inputs": [{"argument", "tensor": id or null, "text": for what is no tensor}, ...], "outputs": the same,
      "flags": [{"kind": "nan" | "inf" | "dead" | "saturated" | "exploding" | "vanishing" | "zero-grad" | "float64", "tensor": id,
                 "text"}, ...],
+     "measured": what it did to the gradient, in numbers of this recording, or "",
+     "runs": [{"op", "name": "cpu/winograd", "seconds", "why", "others": [[name, why not], ...]}, ...],   what computed it
      "worked": [...],                     numbers worked out, see worked.py
      "check": null or {"ok", "cropped": sentence or "", "rows": [{"argument", "verdict", "error", "allowed", "probes", "reason",
                "details": [...], "skipped": [...], "curve": [[h, error], ...]}]}}
@@ -61,12 +63,13 @@ import numpy as np
 
 from minidl.core.version import __version__
 from minidl.stepper import doctor, source
+from minidl.stepper.effect import measured, sentence
 from minidl.stepper.opcheck import checked
 from minidl.stepper.text import safe
 from minidl.stepper.values import PICTURES, SIDE, Value, plain
 from minidl.stepper.worked import LIMIT, updated, worked_out
 
-FORMAT, VERSION = "minidl trace", 1
+FORMAT, VERSION = "minidl trace", 2
 AXES = {4: ["N", "C", "H", "W"], 2: ["N", "C"]}
 
 
@@ -163,6 +166,7 @@ class Description:
             "call": source.call(item),
             "source": {"forward": self.source(source.forward(item)), "backward": self.source(source.backward(item))},
             "flags": [{**flag, "tensor": self.tensor(flag["tensor"])} for flag in doctor.flags(item)],
+            "measured": measured(item), "runs": [run.described() for run in item.runs],
             "worked": self.worked(item), "check": self.checked(item)}
         self.op(item.op)
         if self.progress:
@@ -220,7 +224,8 @@ class Description:
         """What its docstring says, once."""
         if op.name not in self.ops:
             self.ops[op.name] = {"summary": op.doc.split("\n")[0], "formula": source.formula(op), "shapes": source.paragraph(op, "Shapes:"),
-                                 "gradient": source.gradient_formula(op), "tex": op.tex}
+                                 "gradient": source.gradient_formula(op), "tex": op.tex,
+                                 "effect": sentence(op)}
 
     def source(self, found):
         """The number of a piece of source in "sources"."""

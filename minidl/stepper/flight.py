@@ -103,7 +103,7 @@ class flight_recorder:  # noqa: N801 - reads like a decorator
             trace.error = trace.error or f"{type(error).__name__}: {error}"
         found = doctor.blame(trace)
         trace.title = [f"Flight recorder: training step {self.count}, {safe(reason)}. Losses before: {self.history()}.",
-                       f"{len(trace.forwards)} ops forward, {len(trace.backwards)} steps back.   why nan   c nan   h help   q quit"]
+                       f"{len(trace.forwards)} ops forward, {len(trace.backwards)} steps back. `why nan` names the op, `c nan` goes there."]
         trace.save(self.path)
         lines = found.lines if found else ["the second run was finite: the step depends on something that was not put back"]
         error = explained(FlightError, f"training step {self.count}", f"{reason}.", lines,

@@ -20,6 +20,7 @@ WORKED = {"of": str, "tensor": OPTIONAL_INT, "index": [int], "name": str, "kind"
           "terms": [{"text": str, "value": NUMBER, "factor": NUMBER, "product": NUMBER}]}
 CHECK = {"ok": bool, "cropped": str, "rows": [{"argument": str, "verdict": str, "error": NUMBER, "allowed": NUMBER, "probes": int,
                                                "reason": str, "details": [str], "skipped": [str], "curve": [[NUMBER]]}]}
+RUN = {"op": str, "name": str, "seconds": NUMBER, "why": str, "others": [[str]]}
 THUMBNAILS = {"kind": {"rgb", "channels", "tiles", "matrix", "row"}, "axis": OPTIONAL_INT, "at": str, "shown": [int], "total": int,
               "height": int, "width": int, "scale": NUMBER, "low": NUMBER, "high": NUMBER, "data": [str]}
 TENSOR = {"id": int, "name": str, "role": {"input", "parameter", "buffer", "activation", "gradient"}, "shape": [int], "dtype": str,
@@ -30,7 +31,7 @@ TENSOR = {"id": int, "name": str, "role": {"input", "parameter", "buffer", "acti
 STEP = {"id": int, "kind": {"forward", "backward", "update"}, "number": int, "op": str, "path": OPTIONAL_TEXT, "label": str,
         "settings": {str: str}, "usual": [str], "seconds": NUMBER, "call": Any(None, {"file": str, "line": int, "text": str}),
         "source": {"forward": OPTIONAL_INT, "backward": OPTIONAL_INT}, "inputs": [ARGUMENT], "outputs": [ARGUMENT],
-        "flags": [{"kind": str, "tensor": int, "text": str}], "worked": [WORKED], "check": Any(None, CHECK)}
+        "flags": [{"kind": str, "tensor": int, "text": str}], "measured": str, "runs": [RUN], "worked": [WORKED], "check": Any(None, CHECK)}
 FORWARD = STEP | {"kind": {"forward"}, "back": [int], "users": [int], "keeps": [{"name": str, "bytes": int}], "flops": int, "bytes": int}
 BACKWARD = STEP | {"kind": {"backward"}, "forward": OPTIONAL_INT, "ran": [str], "parts": [
     {"argument": str, "to": int, "tensor": int, "before": OPTIONAL_INT, "after": int, "index": int, "count": OPTIONAL_INT,
@@ -39,7 +40,7 @@ UPDATE = STEP | {"kind": {"update"}, "parameters": [{"tensor": int, "after": int
 PATTERN = {
     "format": str, "version": int, "minidl": str, "made": {str: str}, "title": [str], "error": str, "counts": {str: int},
     "seconds": {str: NUMBER}, "shrunk": [str], "doctor": [str],
-    "ops": {str: {"summary": str, "formula": [str], "shapes": str, "gradient": str, "tex": str}},
+    "ops": {str: {"summary": str, "formula": [str], "shapes": str, "gradient": str, "tex": str, "effect": str}},
     "sources": [{"file": str, "lines": [[Any(int, str)]]}],
     "modules": [{"path": str, "type": str, "text": str, "parent": OPTIONAL_TEXT, "steps": [int], "alike": int}],
     "tensors": [TENSOR], "steps": [Any(FORWARD, BACKWARD, UPDATE)], "arrays": [int]}

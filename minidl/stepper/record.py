@@ -11,6 +11,7 @@ from time import perf_counter
 
 import numpy as np
 
+from minidl import backend
 from minidl.core.config import use_fusion
 from minidl.core.count import multiply_adds
 from minidl.core.derivative import WATCHERS
@@ -20,6 +21,7 @@ from minidl.core.tensor import Tensor
 from minidl.nn.module import current_path, running_modules
 from minidl.optim.optimizer import STEP_OBSERVERS
 from minidl.stepper.modules import describe_modules
+from minidl.stepper.ran import Heard
 from minidl.stepper.trace import Backward, Change, Contribution, Forward, Rule, Trace, Update
 from minidl.stepper.values import Value
 
@@ -61,6 +63,8 @@ class step:  # noqa: N801 - reads like no_grad
         OBSERVERS.append(self.observer)
         WATCHERS.append(self.watcher)
         STEP_OBSERVERS.append(self.updated)
+        self.heard = Heard()
+        backend.LISTENERS.append(self.heard)
         self.plain.__enter__()
         return self.trace
 
@@ -69,6 +73,7 @@ class step:  # noqa: N801 - reads like no_grad
         OBSERVERS.remove(self.observer)
         WATCHERS.remove(self.watcher)
         STEP_OBSERVERS.remove(self.updated)
+        backend.LISTENERS.remove(self.heard)
         if kind is not None:
             self.trace.error = f"{kind.__name__}: {error}"
         self.learn_names(sys._getframe(1))
@@ -105,6 +110,7 @@ class step:  # noqa: N801 - reads like no_grad
             if value.made_by is not None:
                 value.made_by.users.append(item)
         item.outputs = [self.made(y, item, number) for number, y in enumerate(call.outputs)]
+        item.runs = [] if self.walks else self.heard.take()  # in a walk they are the backward step's
         if node is not None:
             self.by_node[node] = item
         if any(isinstance(v, Value) and v.known is None for v in item.inputs):
@@ -173,6 +179,7 @@ class step:  # noqa: N801 - reads like no_grad
         forward = self.by_node.get(step.node) or self.earlier(step.node)
         grads = zip(forward.outputs, step.grads_in, strict=True)
         item = Backward(forward, [(value, self.gradient(grad, value)) for value, grad in grads if grad is not None], ran, seconds)
+        item.runs = self.heard.take()
         for number, (edge, grad, sums) in enumerate(zip(step.edges, step.grads_out, step.sums, strict=True)):
             if sums is None:
                 continue
@@ -222,6 +229,7 @@ class step:  # noqa: N801 - reads like no_grad
         settings = {name: value for name, value in group.items() if name[:5] != "param" and value not in (None, False, 0)}
         rule = Rule(type(optimizer).__name__, textwrap.dedent("    " + (type(optimizer).__doc__ or "")))
         item = Update(rule, settings, call_site(), type(optimizer).update.__code__, seconds)
+        item.runs = self.heard.take()
         for param in (param for group in optimizer.param_groups for param in group["params"] if param.grad is not None):
             before = self.found.get(id(param))
             if before is None:  # not used since the recording began: what it was is gone

@@ -8,6 +8,8 @@ from minidl.core.device import CPU, move
 from minidl.core.tensor import Tensor
 from minidl.stepper import source
 from minidl.stepper.doctor import flags
+from minidl.stepper.effect import measured, sentence
+from minidl.stepper.ran import in_words
 from minidl.stepper.text import byte_size, cells, duration, facts_row, fit, number, pad, safe, table
 from minidl.stepper.values import Value
 from minidl.stepper.worked import said, updated, worked_out
@@ -94,7 +96,7 @@ def forward_part(item, width):
     lines = [labelled("forward", f"{safe(name)}:{code[0][0]}" if code else safe(name) or "its source was not recorded", "blue")]
     for k, text in enumerate(source.formula(item.op)[:2]):
         lines += wrapped("" if k else "maths", safe(text), width, 2)
-    lines += worked_lines(item, width)
+    lines += worked_lines(item, width) + gradient_lines(item, width)
     rows = []
     for k, x in enumerate(item.inputs):
         if isinstance(x, Value):
@@ -111,7 +113,8 @@ def forward_part(item, width):
     keeps = ", ".join(f"{safe(n)} {byte_size(size)}" for n, size in item.kept) or "nothing"
     if item.in_graph:
         lines.append(labelled("keeps", f"{keeps}, for its backward"))
-    lines.append(labelled("took", duration(item.seconds)))
+    lines += wrapped("ran", f"{in_words(item)}; {duration(item.seconds)} in all" if item.runs else
+                     f"plain array expressions; {duration(item.seconds)}", width, 2)
     return lines
 
 
@@ -126,7 +129,7 @@ def backward_part(item, width):
         if len(found) > SOURCE_LINES:
             lines.append(labelled("", f"... {len(found) - SOURCE_LINES} more lines: l", "dim"))
     lines += wrapped("maths", safe(source.gradient_formula(item.op)), width)
-    lines += worked_lines(item, width)
+    lines += worked_lines(item, width) + gradient_lines(item, width)
     several = len(forward.outputs) > 1
     rows = [tensor_row("in", f"grad_y[{value.number}]" if several else "grad_y", grad, value, item.path) for value, grad in item.grads_in]
     notes = []
@@ -142,6 +145,8 @@ def backward_part(item, width):
     lines += flag_lines(item, width)
     if item.ran:
         lines += wrapped("ran", f"{safe(', '.join(item.ran))}: {duration(item.seconds)}", width, 1)
+        if item.runs:
+            lines += wrapped("on", in_words(item), width, 3)
     else:
         lines.append(labelled("ran", f"no op at all: {duration(item.seconds)}"))
     return lines
@@ -186,6 +191,17 @@ def worked_lines(item, width):
     for row in worked_out(forward).get(item.step, ()):
         lines += wrapped("" if lines else "worked", safe(row["text"]), width, 2)
     return lines
+
+
+def gradient_lines(item, width):
+    """What the op does to the gradient: in words, and in the numbers of this recording, also where the forward stands."""
+    said_, numbers = sentence(item.op), measured(item)
+    lines = wrapped("gradient", safe(said_), width, 2) if said_ else []
+    if numbers:
+        back = item.forward.backwards[-1:] if item.kind == "forward" else ()
+        there = f"   (step {back[0].step}: f)" if back else ""
+        lines += wrapped("" if lines else "gradient", numbers + there, width, 2)
+    return [[(line[0][0], "dim"), (line[1][0], "magenta")] for line in lines]
 
 
 def flag_lines(item, width):

@@ -4,6 +4,7 @@ import functools
 import inspect
 import linecache
 import os
+import re
 import textwrap
 from pathlib import Path
 
@@ -91,6 +92,14 @@ def paragraph(op, label):
             break
         lines.append(line.strip())
     return " ".join(" ".join(lines).split())
+
+
+def output_names(op, count):
+    """What the docstring's `Shapes:` calls the outputs ("-> y as x, mean (C), var (C)"): as many names, or y1, y2, ... for all."""
+    text = re.sub(r"\([^)]*\)", "", paragraph(op, "Shapes:").partition("->")[2])
+    parts = [part.split() for part in re.split(r",| and ", re.split(r"[.;] ", text)[0]) if "=" not in part]
+    names = [words[0] for words in parts if words and words[0].isidentifier() and words[0] not in ("the", "both")][:count]
+    return names if len(names) == count else [f"y{k + 1}" for k in range(count)]
 
 
 # --- of a step: what its code says, or what a saved trace said ---------------------------------------------------

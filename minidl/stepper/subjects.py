@@ -15,13 +15,12 @@ from minidl.stepper.text import duration, safe
 SHOWN = (4, 6)         # a star and a heart: the pictures that the shipped network is shown
 AUXILIARY = 0.3        # the weight of the losses of side branches (GoogLeNet's paper)
 LEARNING_RATE = 0.01
-KEYS = "n next   c back to the backward   h help   q quit"
 
 
 def counts(trace):
-    """How much was recorded, and the keys to begin with."""
+    """How much was recorded."""
     updates = f", {len(trace.updates)} update" if trace.updates else ""
-    return f"{len(trace.forwards)} ops forward, {len(trace.backwards)} steps back{updates}.   {KEYS}"
+    return f"{len(trace.forwards)} ops forward, {len(trace.backwards)} steps back{updates}."
 
 
 def record_tiny(seed=0):
@@ -177,7 +176,7 @@ def record_script(script, arguments=()):
         traceback.print_exc()
     finally:
         sys.argv, sys.path[0] = before
-    trace.title = [f"{safe(script)}: {len(trace.forwards)} ops forward, {len(trace.backwards)} steps back. h help, q quit."]
+    trace.title = [f"{safe(script)}: {len(trace.forwards)} ops forward, {len(trace.backwards)} steps back."]
     if trace.error:
         trace.title.append(f"It stopped. {safe(trace.error.splitlines()[0])} The last step before that:")
     return trace

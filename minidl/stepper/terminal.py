@@ -12,12 +12,15 @@ import textwrap
 from minidl.core.errors import MinidlError
 from minidl.stepper import screen
 from minidl.stepper.conditions import condition, matches
+from minidl.stepper.effect import measured
 from minidl.stepper.looking import Looking
 from minidl.stepper.text import safe, shorten
 
 PROMPT = "(step) "
 PLAIN_WIDTH = 100
-VERBS = ["n", "p", "c", "rc", "r", "j", "u", "d", "b", "cl", "g", "l", "v", "w", "ck", "why", "t", "diff", "x", "save", "html", "h", "q"]
+KEYS = "Enter: next step   p: back   f: its backward   c back: where the backward starts   h: all verbs   q: quit"
+VERBS = ["n", "p", "c", "rc", "r", "f", "j", "u", "d", "b", "cl",
+         "g", "l", "v", "w", "ck", "why", "t", "diff", "x", "save", "html", "h", "q"]
 
 
 class Paper:
@@ -157,6 +160,18 @@ class Prompt(Looking, cmd.Cmd):
             k += 1
         self.go(k)
 
+    def do_f(self, argument):
+        """f              between an op's forward and the step back through it"""
+        item = self.current
+        if item.kind == "update":
+            self.say("An optimiser's step has neither.")
+        elif item.kind == "backward" and not item.forward.step:
+            self.say("Its forward ran before the recording.")
+        elif item.kind == "forward" and not item.backwards:
+            self.say(f"No step went back through it: {measured(item)}")
+        else:
+            self.go((item.forward if item.kind == "backward" else item.backwards[-1]).step - 1)
+
     def do_j(self, argument):
         """j 12, j PATH   to step 12, or to the first op of a module: forward from a forward step, back from a step back"""
         if argument.isdecimal() and 1 <= int(argument) <= len(self.trace.steps):
@@ -286,10 +301,15 @@ class Prompt(Looking, cmd.Cmd):
         self.paper.draw([[("  " + line, "")] for line in textwrap.wrap(text, self.paper.width - 2)])
 
     def start(self):
-        """The title and the first step."""
+        """The title and the first step, then where that is and which keys move on."""
         self.paper.draw([[(line, "dim")] for line in self.title])
         self.paper.draw([[]])
         self.show()
+        self.paper.draw([[]])
+        item, trace = self.current, self.trace
+        ahead = f"; {len(trace.backwards)} steps back through them follow" if item.kind == "forward" and trace.backwards else ""
+        self.say(f"You are at step {item.step} of {len(trace.steps)}: {item.kind} {item.number} of {trace.counts[type(item)]}{ahead}.")
+        self.say(KEYS)
 
     def run_all(self, commands):
         """Run commands as if typed, each echoed after the prompt, until they end or one quits."""

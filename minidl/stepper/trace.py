@@ -6,6 +6,7 @@ record.py makes one from running code, container.py from a file. Nothing here co
 import numpy as np
 
 from minidl.core.tensor import Tensor
+from minidl.stepper.source import output_names
 
 
 class Forward:
@@ -30,6 +31,7 @@ class Forward:
         self.multiply_adds = 0
         self.is_leaf_module = False   # does the module at `path` consist of nothing but its own ops?
         self.backward_code = getattr(getattr(node, "backward", None), "__code__", None)
+        self.runs = []                # what backend.run() did for it: see ran.py
         self.kept = kept(node)        # [(name in the backward, bytes)]: what the node keeps alive for its backward
         self.stored = {}              # what a saved trace said of it
 
@@ -60,6 +62,7 @@ class Backward:
         self.grads_in = grads_in      # [(Value of the output, Value of its gradient)]
         self.contributions = []       # one per input that gets a gradient
         self.ran = ran                # names of the ops that this backward ran
+        self.runs = []                # what backend.run() did for them: see ran.py
         self.seconds = seconds
         self.number = None            # its place among the backward steps, from 1
         self.step = None              # its place among all steps, from 1
@@ -108,7 +111,7 @@ class Update:
     def __init__(self, op, settings, site, code, seconds=0.0):
         self.op, self.settings, self.site, self.seconds = op, settings, site, seconds
         self.code = code              # of the rule itself
-        self.rows = []                # Changes
+        self.rows, self.runs = [], []  # Changes; what backend.run() did for it
         self.number = self.step = None
         self.stored = {}
 
@@ -207,7 +210,7 @@ def module_name(value):
     if item is None or not item.path:
         return ""
     name = item.path if item.is_leaf_module else f"{item.path}.{item.op.name}"
-    return f"{name}.y{value.number + 1}" if value.number else name
+    return f"{name}.{output_names(item.op, len(item.outputs))[value.number]}" if value.number else name
 
 
 def kept(node):

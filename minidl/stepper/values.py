@@ -9,6 +9,7 @@ import numpy as np
 
 from minidl.core.device import CPU, device_of, move
 from minidl.core.show import statistics
+from minidl.stepper.source import output_names
 
 BINS = 48         # of a histogram
 PICTURES = 8      # thumbnails of one tensor
@@ -56,7 +57,8 @@ class Value:
         """A name for a tensor that nobody named: after the op that made it, or its number among the given ones."""
         if self.made_by is None:
             return f"given{given}"
-        return f"{self.made_by.label}.y" + (str(self.number + 1) if len(self.made_by.outputs) > 1 else "")
+        count = len(self.made_by.outputs)
+        return f"{self.made_by.label}.{output_names(self.made_by.op, count)[self.number] if count > 1 else 'y'}"
 
 
 def plain(value):

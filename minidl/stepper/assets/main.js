@@ -16,7 +16,7 @@ const KEYS = [["j  k", "next step, step before"], ["J  K", "next module, module 
 
 async function start() {
   await unpack(byId("trace").textContent);
-  fill(byId("title"), [trace.page.title, ...trace.title.slice(1).filter((line) => !/ h help /.test(line))].join("  ")); // not the prompt's keys
+  fill(byId("title"), [trace.page.title, ...trace.title.slice(1)].join("  "));
   byId("title").title = visible(byId("title").textContent);
   document.title = `${visible(trace.page.title)} · minidl`;
   if (!trace.steps.length) { fill(byId("says"), "Nothing was recorded."); return; }

@@ -97,11 +97,13 @@ function heading(step) {
     el("span", { class: "way" }, `${arrow(step.kind)} ${step.kind} ${step.number} of ${total}`),
     el("h1", {}, el("bdi", {}, titleOf(step))),
     el("span", { class: "signature" }, signature(step, forward)),
-    step.flags.map((flag) => el("span", { class: "badge bad" }, `! ${flag.kind}`)));
+    step.flags.map((flag) => el("span", { class: "badge bad" }, `! ${flag.kind}`)),
+    el("span", { class: "whole" }, `step ${view.place + 1} of ${trace.steps.length}`));
   const line = trace.ops[step.op];
   const told = step.kind === "backward" ? line?.gradient : line?.summary;
   fill(byId("idea"), step.kind === "forward" && number >= 0 ? formula(number, line.formula.join(" ")) : null,
     el("p", {}, el("b", {}, step.kind === "backward" ? "Backward: " : ""), told ?? ""));
+  fill(byId("effect"), line?.effect ? [el("b", {}, "To the gradient: "), line.effect, " "] : null, step.measured ? el("span", { class: "measured" }, step.measured) : null);
   fill(byId("says"), sentenceOf(view.place));
 }
 
