@@ -10,7 +10,6 @@ import importlib.util
 import warnings
 from math import e, inf, nan, pi
 
-import minidl.core.blas  # isort: skip - first of all, because it imports NumPy
 from minidl.backend.threads import get_num_threads, set_num_threads
 from minidl.core.config import enable_grad, is_grad_enabled, no_grad, set_grad_enabled, use_backend, use_fusion
 from minidl.core.create import *  # noqa: F403
