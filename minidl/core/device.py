@@ -58,6 +58,20 @@ def device_of(array):
     return CPU if on_cpu(array) else Device("cuda", array.device.id)
 
 
+def different_devices(call, arrays):
+    """None if the arrays {what: array} are all on one device, else the exception that says which one to move where."""
+    if len({type(array) for array in arrays.values()}) < 2 and all(map(on_cpu, arrays.values())):
+        return None
+    places = {what: device_of(array) for what, array in arrays.items()}
+    if len(set(places.values())) < 2:
+        return None
+    home = next(place for place in places.values() if place.type == "cuda")  # nearly always a tensor was forgotten on the CPU
+    strays = [what for what, place in places.items() if place != home]
+    return explained(DeviceError, call, "the tensors must be on one device.",
+                     [f"{what}: {place}, shape {arrays[what].shape}" for what, place in places.items()],
+                     f"Move {' and '.join(strays)} to {home}: x.to({str(home)!r}).")
+
+
 def array_module(array):
     """numpy or cupy, whichever made this array."""
     return np if on_cpu(array) else _cupy()

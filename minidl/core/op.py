@@ -12,6 +12,7 @@ import numpy as np
 
 from minidl.backend.layout import as_array
 from minidl.core.config import STATE
+from minidl.core.device import different_devices
 from minidl.core.errors import ArgumentError, DTypeError, GraphError, describe, explained
 from minidl.core.examples import Example, example
 from minidl.core.graph import Node
@@ -82,6 +83,13 @@ class Op:
             GraphError, self.name, "a forward returns (y, backward): an array (or a tuple of arrays), and a function.",
             [f"it returned: {', '.join(map(describe, result)) if type(result) is tuple else describe(result)}"],
             "Compute with x.array: y must be an array, not a Tensor." if y_is_tensor else "Did you forget `return y, backward`?")
+
+    def check_devices(self, inputs):
+        """After an error: if the inputs live on different devices, that is the cause, and this says what to move."""
+        arrays = {self.input_name(k): x.array for k, x in enumerate(inputs) if isinstance(x, Tensor)}
+        reason = different_devices(self.name, arrays)
+        if reason is not None:
+            raise reason from None
 
     def constants(self, y):
         """The results of a forward as Tensors outside the graph."""
@@ -166,7 +174,11 @@ def _recorded(record):
             else:
                 return call(*record.admit(args), **settings)
         started = perf_counter() if OBSERVERS else None
-        y, backward = record.checked(forward(*args, **settings))
+        try:
+            y, backward = record.checked(forward(*args, **settings))
+        except Exception:
+            record.check_devices(inputs)
+            raise
         seconds = perf_counter() - started if started else 0.0  # an observer may have come while the op ran
         site = call_site() if STATE.recording or OBSERVERS else None
         if STATE.recording and backward is not None and any(edge is not None for edge in edges):
@@ -209,7 +221,11 @@ def _quick_binary(record, call):
     def binary(x=None, other=None, /, *rest, **settings):
         if settings or OBSERVERS or type(x) not in QUICK or type(other) not in QUICK:
             return call(*((x,) if other is None and not rest else (x, other)), *rest, **settings)
-        result = forward(x, other, *rest)
+        try:
+            result = forward(x, other, *rest)
+        except Exception:
+            record.check_devices((x, other))
+            raise
         y, backward = result if type(result) is tuple else record.checked(result)
         if type(y) is not ndarray:
             y = as_array(record.checked(result)[0])

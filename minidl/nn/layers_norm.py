@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from minidl.backend.layout import as_array
 from minidl.core.device import move
 from minidl.core.errors import ArgumentError, ShapeError, explained
 from minidl.core.tensor import Tensor
@@ -72,7 +73,7 @@ class BatchNorm2d(_RunningNorm):
     def count_batch(self):
         """Count this batch; returns the share of it that goes into the running averages."""
         counter = self.num_batches_tracked
-        write(counter, "num_batches_tracked", Tensor(np.asarray(counter.array + 1)))
+        write(counter, "num_batches_tracked", Tensor(as_array(counter.array + 1)))
         return 1 / counter.item() if self.momentum is None else self.momentum
 
     def forward(self, x, add=None, relu=False):

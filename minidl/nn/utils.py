@@ -39,7 +39,7 @@ def _total_norm(grads, norm_type):
 def _norm(xp, array, norm_type):
     """(Σ |a|^p)^(1/p); the largest |a| for p = ∞."""
     if norm_type == math.inf:
-        return abs(array).max(initial=0)
+        return abs(array).max() if array.size else xp.zeros((), array.dtype)
     if norm_type == 2:
         return xp.sqrt(xp.square(array).sum())
     return (abs(array) ** norm_type).sum() ** (1 / norm_type)

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from minidl.core.device import array_module, device_of, on_cpu
+from minidl.core.device import array_module, different_devices, on_cpu
 from minidl.core.dtypes import default_float, is_floating, number_dtype, result_type
-from minidl.core.errors import DeviceError, DTypeError, describe, explained, no_broadcast
+from minidl.core.errors import DTypeError, describe, explained, no_broadcast
 from minidl.core.tensor import TENSORS, Tensor
 
 
@@ -44,11 +44,9 @@ def _fitting(number, dtype, call):
 
 def same_device(call, *tensors):
     """All tensors must live on one device."""
-    devices = {str(device_of(t.array)) for t in tensors}
-    if len(devices) > 1:
-        raise explained(DeviceError, call, "the tensors must be on one device.",
-                        [f"argument {k}: {device_of(t.array)}, shape {t.shape}" for k, t in enumerate(tensors)],
-                        f"Move one of them, as in x.to({str(device_of(tensors[0].array))!r}).")
+    reason = different_devices(call, {f"argument {k}": t.array for k, t in enumerate(tensors)})
+    if reason is not None:
+        raise reason
 
 
 def floating(x):
