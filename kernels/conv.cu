@@ -6,7 +6,7 @@
 //   grad_w[o,i,j,c] = sum over n,p,q of  x[n, p*SH + i*DH - PT, q*SW + j*DW - PL, c] * grad_y[n,p,q,o]
 //
 // Arrays as they lie in memory: x N H W C, w O KH KW C/groups, y N OH OW O. Padding may differ by side and be negative:
-// PT and PL are those at the top and left, OH and OW say the rest.
+// PT and PL are those at the top and left, OH and OW say the rest. bias may be null.
 #include "maps.cuh"
 
 #ifndef TILE      // v2: a block makes TILE x TILE outputs, one per thread
@@ -77,15 +77,15 @@ __device__ __forceinline__ void one_weight(const T* x, const T* grad_y, T* grad_
 }
 
 extern "C" __global__ void conv2d_v1_thread_per_output(const float* __restrict__ x, const float* __restrict__ w,
-    const float* __restrict__ bias, float* __restrict__ y, int has_bias, int N, int C, int H, int W, int O, int OH, int OW,
+    const float* __restrict__ bias, float* __restrict__ y, int N, int C, int H, int W, int O, int OH, int OW,
     int KH, int KW, int SH, int SW, int PT, int PL, int DH, int DW, int groups) {
-  one_output(x, w, has_bias ? bias : nullptr, y, {N, C, H, W, O, OH, OW, KH, KW, SH, SW, PT, PL, DH, DW, groups});
+  one_output(x, w, bias, y, {N, C, H, W, O, OH, OW, KH, KW, SH, SW, PT, PL, DH, DW, groups});
 }
 
 extern "C" __global__ void conv2d_v1_thread_per_output_f64(const double* __restrict__ x, const double* __restrict__ w,
-    const double* __restrict__ bias, double* __restrict__ y, int has_bias, int N, int C, int H, int W, int O, int OH, int OW,
+    const double* __restrict__ bias, double* __restrict__ y, int N, int C, int H, int W, int O, int OH, int OW,
     int KH, int KW, int SH, int SW, int PT, int PL, int DH, int DW, int groups) {
-  one_output(x, w, has_bias ? bias : nullptr, y, {N, C, H, W, O, OH, OW, KH, KW, SH, SW, PT, PL, DH, DW, groups});
+  one_output(x, w, bias, y, {N, C, H, W, O, OH, OW, KH, KW, SH, SW, PT, PL, DH, DW, groups});
 }
 
 extern "C" __global__ void conv2d_grad_x_v1_thread_per_pixel(const float* __restrict__ grad_y, const float* __restrict__ w,
@@ -116,7 +116,7 @@ extern "C" __global__ void conv2d_grad_w_v1_thread_per_weight_f64(const double* 
 // Idea        convolution is a matrix product whose operands are read through an index map (maps.cuh): "implicit" because
 //             im2col's matrix is never stored. A block takes a TILE x TILE piece of the result; per step of TILE along k it
 //             loads a piece of A and one of B into shared memory, once, and every thread multiplies from there.
-// Grid        (tiles along n, tiles along m, groups [x classes or splits]); block (TILE, TILE), thread = (n, m) of its output.
+// Grid        (tiles along m x tiles along n, 1, groups [x classes or splits]); block (TILE, TILE), thread (x, y) = output (n, m).
 // Memory      global: each element of A is loaded N/TILE times, each of B M/TILE times (v1: N and M times).
 //             shared: 2 loads per multiply-add, one of them a broadcast: that is what limits it, and what v3 removes.
 // Share       not yet measured (expected: 15-20 % of cuDNN in float32)
@@ -124,7 +124,8 @@ extern "C" __global__ void conv2d_grad_w_v1_thread_per_weight_f64(const double* 
 template <typename Map>
 __device__ __forceinline__ void shared_tile(const Map& map) {
   __shared__ float A[TILE][TILE + 1], B[TILE][TILE + 1];   // [m][k] and [k][n]; one column more, or walking down it meets one bank
-  const int tx = threadIdx.x, ty = threadIdx.y, m0 = blockIdx.y * TILE, n0 = blockIdx.x * TILE;
+  const int across = (map.N + TILE - 1) / TILE, m0 = blockIdx.x / across * TILE, n0 = blockIdx.x % across * TILE;
+  const int tx = threadIdx.x, ty = threadIdx.y;
   // Neighbouring threads load neighbours in memory, whichever way the operand lies.
   const int am = map.a.ALONG_K ? ty : tx, ak = map.a.ALONG_K ? tx : ty, bn = map.b.ALONG_K ? ty : tx, bk = map.b.ALONG_K ? tx : ty;
   float sum = 0.f;
@@ -143,10 +144,10 @@ __device__ __forceinline__ void shared_tile(const Map& map) {
 }
 
 extern "C" __global__ void __launch_bounds__(TILE_THREADS) conv2d_v2_shared_tile(const float* __restrict__ x, const float* __restrict__ w,
-    const float* __restrict__ bias, float* __restrict__ y, int has_bias, int N, int C, int H, int W, int O, int OH, int OW,
+    const float* __restrict__ bias, float* __restrict__ y, int N, int C, int H, int W, int O, int OH, int OW,
     int KH, int KW, int SH, int SW, int PT, int PL, int DH, int DW, int groups) {
   const Conv s = {N, C, H, W, O, OH, OW, KH, KW, SH, SW, PT, PL, DH, DW, groups};
-  shared_tile(Forward(x, w, has_bias ? bias : nullptr, y, s, blockIdx.z));
+  shared_tile(Forward(x, w, bias, y, s, blockIdx.z));
 }
 
 extern "C" __global__ void __launch_bounds__(TILE_THREADS) conv2d_grad_x_v2_shared_tile(const float* __restrict__ grad_y,

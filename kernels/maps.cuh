@@ -45,10 +45,12 @@ struct Windows {
     if (m.p >= PH) { m.p -= PH; m.n += 1; }
   }
   __device__ __forceinline__ const float* at(const Window& m, const Tap& t) const {
-    if (POINTWISE) return x + (long long)m.q * pitch + t.c;
-    const int h = m.p * SH + h0 + t.i * DH, w = m.q * SW + w0 + t.j * DW;
-    if ((unsigned)h >= (unsigned)H || (unsigned)w >= (unsigned)W) return nullptr;   // padding; negative wraps to a large number
-    return x + (long long)m.n * H * W * pitch + ((h * W + w) * pitch + t.c);          // inside one image 32 bits are enough
+    const int h0m = m.p * SH + h0, w0m = m.q * SW + w0;              // the window's first pixel: what is constant for a row of
+    const unsigned start = ((m.n * H + h0m) * W + w0m) * pitch;      // the tile, or for a tap, the compiler keeps in registers
+    const unsigned move = (t.i * DH * W + t.j * DW) * pitch + t.c;
+    if (POINTWISE) return x + (unsigned)(m.q * pitch + t.c);
+    if ((unsigned)(h0m + t.i * DH) >= (unsigned)H || (unsigned)(w0m + t.j * DW) >= (unsigned)W) return nullptr;   // padding
+    return x + (start + move);                                       // start alone may be "negative": the sum is right modulo 2^32
   }
 };
 
@@ -86,7 +88,7 @@ struct Filters {                    // B of Forward: filter o is one run of taps
   __device__ __forceinline__ int row(int o) const { return o; }
   __device__ __forceinline__ int depth(int k) const { return k; }
   __device__ __forceinline__ void add(int& k, int by) const { k += by; }
-  __device__ __forceinline__ const float* at(int o, int k) const { return w + (long long)o * taps + k; }
+  __device__ __forceinline__ const float* at(int o, int k) const { return w + (unsigned)(o * taps + k); }
 };
 
 struct FiltersTurned {              // B of GradX: tap (i, j, o) of channel c; every istep-th cell from i0 on, jstep-th from j0 on
@@ -100,7 +102,7 @@ struct FiltersTurned {              // B of GradX: tap (i, j, o) of channel c; e
   __device__ __forceinline__ Tap depth(int k) const { return taps.tap(k); }
   __device__ __forceinline__ void add(Tap& k, const Tap& by) const { taps.add(k, by); }
   __device__ __forceinline__ const float* at(int c, const Tap& k) const {
-    return w + ((long long)(k.c * KH + i0 + k.i * istep) * KW + j0 + k.j * jstep) * C + c;
+    return w + (unsigned)(((k.c * KH + i0 + k.i * istep) * KW + j0 + k.j * jstep) * C + c);
   }
 };
 
@@ -113,7 +115,7 @@ struct Outputs {                    // A of GradW: grad_y, one position a row of
   __device__ __forceinline__ int row(int o) const { return o; }
   __device__ __forceinline__ int depth(int k) const { return k; }
   __device__ __forceinline__ void add(int& k, int by) const { k += by; }
-  __device__ __forceinline__ const float* at(int o, int k) const { return y + (long long)k * pitch + o; }
+  __device__ __forceinline__ const float* at(int o, int k) const { return y + (unsigned)(k * pitch + o); }
 };
 
 // ---------------------------------------------------------------------------- the three products
@@ -134,7 +136,7 @@ struct Forward {                    // blockIdx.z: the group
     y = y_ + group * filters;
     biases = bias ? bias + group * filters : nullptr;
   }
-  __device__ __forceinline__ float* out(int m) const { return y + (long long)m * O; }
+  __device__ __forceinline__ float* out(int m) const { return y + (unsigned)(m * O); }
   __device__ __forceinline__ float bias(int n) const { return biases ? __ldg(biases + n) : 0.f; }
 };
 
@@ -177,7 +179,7 @@ struct GradX {                      // blockIdx.z: (group * SH + class of rows) 
   }
   __device__ __forceinline__ float* out(int m) const {
     const int n = m / columns / rows, h = m / columns % rows * s.SH + h_class, w = m % columns * s.SW + w_class;
-    return x + ((long long)(n * s.H + h) * s.W + w) * s.C;
+    return x + (unsigned)(((n * s.H + h) * s.W + w) * s.C);
   }
   __device__ __forceinline__ float bias(int) const { return 0.f; }
 };
@@ -199,7 +201,7 @@ struct GradW {                      // blockIdx.z: group * splits + split
     k_end = min(k_begin + part, s.N * s.OH * s.OW);
     w = grad_w + ((long long)split * s.O + group * filters) * N;
   }
-  __device__ __forceinline__ float* out(int m) const { return w + (long long)m * N; }
+  __device__ __forceinline__ float* out(int m) const { return w + (unsigned)(m * N); }
   __device__ __forceinline__ float bias(int) const { return 0.f; }
 };
 

@@ -4,6 +4,8 @@ import functools
 import inspect
 import threading
 
+from minidl.core.errors import ArgumentError, describe, explained
+
 
 class _State(threading.local):
     """What this thread is doing. Class attributes are the defaults every new thread starts with."""
@@ -12,6 +14,7 @@ class _State(threading.local):
     walking = None    # the Node whose backward is running now, if any
     backend = None    # the implementation that use_backend() forces, if any
     fusion = True     # may one op do what several do (normalise, add and rectify in one go)?
+    tf32 = False      # may products on a GPU round to TF32? True, "3x" (three products that keep float32's precision), or False
 
 
 STATE = _State()
@@ -120,6 +123,22 @@ class use_fusion(_Switch):  # noqa: N801 - reads like no_grad
     """`with use_fusion(False):` what a layer can do in one go is done by separate ops, with the same numbers."""
 
     attribute = "fusion"
+
+
+class use_tf32(_Switch):  # noqa: N801 - reads like no_grad
+    """`with use_tf32():` convolutions on a GPU may use its tensor cores, which round every factor to 10 bits of mantissa.
+
+    `use_tf32("3x")` splits each factor in two and multiplies three times: about float32's precision, a third of the speed.
+    `use_tf32(False)` forbids both again: the default, unlike PyTorch's.
+    """
+
+    attribute = "tf32"
+
+    def __init__(self, allowed=True):
+        if allowed not in (True, False, "3x"):
+            raise explained(ArgumentError, "use_tf32", "it takes True, False or '3x'.", [f"it got {describe(allowed)}"],
+                            "use_tf32() for the tensor cores as they are, use_tf32('3x') to keep float32's precision.")
+        super().__init__(allowed)
 
 
 def is_grad_enabled():
