@@ -65,7 +65,8 @@ class RawModule:
     def get_function(self, name):
         """The kernel of that name."""
         if name not in self._built[1]:
-            raise explained(KernelError, self.name, "no kernel of that name.", [f"asked for: {name}", f"there are: {', '.join(self._built[1])}"],
+            raise explained(KernelError, self.name, "no kernel of that name.",
+                            [f"asked for: {name}", f"there are: {', '.join(self._built[1])}"],
                             'A kernel is declared as: extern "C" __global__ void name(')
         if name not in self._functions:
             self._functions[name] = RawKernel(self, name)
@@ -78,6 +79,7 @@ class RawKernel:
     def __init__(self, module, name):
         self.module, self.name = module, name
         self.max_dynamic_shared_size_bytes = 48 << 10
+        self.order = self.seed = None  # None: the module's
         self._run = getattr(module._library, f"minidl_run_{name}")
         signature = getattr(module._library, f"minidl_signature_{name}")
         signature.restype = ctypes.c_char_p
@@ -99,7 +101,8 @@ class RawKernel:
                             "Set kernel.max_dynamic_shared_size_bytes first, as on a GPU; a block can have 227 KiB (sm_80: 163).")
         with _ONE_AT_A_TIME:
             self._launch(_three(grid, "grid", self.name), _three(block, "block", self.name), args, shared_mem,
-                         order or self.module.order, self.module.seed if seed is None else seed)
+                         order or self.order or self.module.order,
+                         next(s for s in (seed, self.seed, self.module.seed) if s is not None))
 
     def _launch(self, grid, block, args, shared_mem, order, seed):
         module = self.module
@@ -110,8 +113,8 @@ class RawKernel:
             for (position, _, _), address in zip(arrays, memory.addresses, strict=True):
                 values[position] = ctypes.c_void_p(address)
             pointers = (ctypes.c_void_p * max(len(values), 1))(*[ctypes.addressof(v) for v in values])
-            how = Launch((ctypes.c_uint * 3)(*grid), (ctypes.c_uint * 3)(*block), shared_mem, ORDERS.index(order), module.mode == "check", 0,
-                         seed, ctypes.cast(pointers, ctypes.c_void_p))
+            how = Launch((ctypes.c_uint * 3)(*grid), (ctypes.c_uint * 3)(*block), shared_mem, ORDERS.index(order),
+                         module.mode == "check", 0, seed, ctypes.cast(pointers, ctypes.c_void_p))
             report = Report()
             failed = self._run(ctypes.byref(how), ctypes.byref(report))
         finally:
@@ -126,13 +129,14 @@ class RawKernel:
     def _arguments(self, args):
         """([(position, array, is it const)], [ctypes value or None for an array])."""
         if len(args) != len(self.parameters):
-            raise explained(KernelError, self.name, "the number of arguments is wrong.", [f"{len(args)} given, {len(self.parameters)} wanted",
-                            f"wanted: {', '.join(name for name, _, _ in self.parameters)}"], "Pass one per parameter, in order.")
+            raise explained(KernelError, self.name, "the number of arguments is wrong.",
+                            [f"{len(args)} given, {len(self.parameters)} wanted", ", ".join(name for name, _, _ in self.parameters)],
+                            "Pass one per parameter, in order.")
         arrays, values = [], []
         for position, (value, (name, pointer, code)) in enumerate(zip(args, self.parameters, strict=True)):
             if pointer == "v":
                 values.append(_scalar(self.name, name, value, code))
-            elif value is None:
+            elif value is None or isinstance(value, np.uint64) and not value:  # CuPy has no None: an address of 0
                 values.append(ctypes.c_void_p(0))
             else:
                 _check_array(self.name, name, value, code)
@@ -152,8 +156,9 @@ def _scalar(kernel, name, value, code):
 
 def _check_array(kernel, name, value, code):
     if not isinstance(value, np.ndarray) or code != "x" and _SAME.get(value.dtype.char, value.dtype.char) != code:
-        raise explained(KernelError, kernel, f"argument {name} has the wrong type.", [f"given: {describe(value)}",
-                        f"wanted: an array of {'any type' if code == 'x' else np.dtype(code)}"], "A kernel takes its pointers as they are: nothing is converted.")
+        raise explained(KernelError, kernel, f"argument {name} has the wrong type.",
+                        [f"given: {describe(value)}", f"wanted: an array of {'any type' if code == 'x' else np.dtype(code)}"],
+                        "A kernel takes its pointers as they are: nothing is converted.")
     low, high = np.lib.array_utils.byte_bounds(value)
     if high - low != value.nbytes and value.size:
         raise explained(KernelError, kernel, f"argument {name} has holes.", [f"strides {value.strides} for shape {value.shape}"],
@@ -235,7 +240,8 @@ def _damaged(kernel, name, offset):
 def _three(size, what, kernel):
     size = tuple(size) if isinstance(size, (tuple, list)) else (size,)
     if not 1 <= len(size) <= 3 or not all(isinstance(n, (int, np.integer)) and 0 <= n < 1 << 32 for n in size):
-        raise explained(KernelError, kernel, f"{what} is one to three whole numbers.", [f"{what} = {size}"], f"For example {what}=(16, 16).")
+        raise explained(KernelError, kernel, f"{what} is one to three whole numbers.", [f"{what} = {size}"],
+                        f"For example {what}=(16, 16).")
     return (*map(int, size), 1, 1)[:3]
 
 

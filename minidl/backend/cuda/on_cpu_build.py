@@ -17,13 +17,14 @@ from pathlib import Path
 from minidl.core.errors import BackendError, MinidlError, explained
 from minidl.core.folders import cache_folder, kernels_folder
 
-KERNEL = re.compile(r'extern\s+"C"\s+__global__\s+void\s+(?:__launch_bounds__\s*\(((?:[^()]|\([^()]*\))*)\)\s*)?(\w+)\s*\(')
+KERNEL = re.compile(r'extern\s+"C"\s+__global__\s+void\s+(?:__launch_bounds__\s*\(((?:[^(),]|\([^()]*\))*)(?:,[^()]*)?\)\s*)?(\w+)\s*\(')
 _DYNAMIC = re.compile(r"\bextern\s+__shared__\s+((?:__align__\s*\(\s*\w+\s*\)\s*)?)([\w:]+(?:\s+[\w:]+)*?)\s+(\w+)\s*\[\s*\]\s*;")
 _UNROLL = re.compile(r"^([ \t]*)#pragma[ \t]+unroll[ \t]*$", re.MULTILINE)
 _WARNINGS = ["-Wall", "-Wextra", "-Wno-unknown-pragmas", "-Wno-unused-function", "-Wno-unused-parameter", "-Wno-unused-variable",
              "-Wno-unused-but-set-variable", "-Wno-attributes"]
 _COMMON = ["-std=c++17", "-fPIC", "-fno-strict-aliasing", "-fno-gnu-unique", "-fvisibility=hidden", "-fno-exceptions", "-fno-rtti"]
 _NATIVE = "-mcpu=native" if platform.machine() == "aarch64" else "-march=native"
+_NOT_FOR_GCC = ("-std", "--std", "-lineinfo", "--generate-line-info", "-ftz", "--ftz", "--use_fast_math", "-default-device")
 MODES = {
     "fast": ["-O2", "-ftree-slp-vectorize", _NATIVE, "-ffp-contract=fast", "-g1"],
     "check": ["-O1", "-g", "-fno-tree-vectorize", "-ffp-contract=fast", "-fsanitize=thread",
@@ -75,7 +76,7 @@ def options_for_gcc(options):
     for option in options:
         if option.startswith(("-D", "-U", "-I")):
             kept.append(option)
-        elif not option.startswith(("-std", "--std", "-lineinfo", "--generate-line-info", "-ftz", "--ftz", "--use_fast_math", "-default-device")):
+        elif not option.startswith(_NOT_FOR_GCC):
             raise explained(KernelError, "RawModule", "an option that the CPU runner does not know.", [f"option: {option!r}"],
                             "It takes -DNAME=VALUE, -UNAME and -Ifolder.")
     return kept
@@ -100,8 +101,9 @@ def build_runtime(ucontext=False):
     """The library of kernels/cpu/*.cpp. With `ucontext` the portable way of switching stacks, also where ours exists."""
     headers = kernels_folder() / "cpu"
     sources = {p.name: p.read_text(encoding="utf-8") for p in sorted(headers.iterdir()) if p.suffix in (".h", ".cpp")}
-    flags = ["-std=c++17", "-O2", "-g1", "-fPIC", "-fvisibility=hidden", "-U_FORTIFY_SOURCE", "-D_GNU_SOURCE", "-fno-exceptions", "-fno-rtti",
-             *(["-fcf-protection=none"] if platform.machine() == "x86_64" else []), *(["-DMINIDL_UCONTEXT"] if ucontext else [])]
+    flags = ["-std=c++17", "-O2", "-g1", "-fPIC", "-fvisibility=hidden", "-U_FORTIFY_SOURCE", "-D_GNU_SOURCE", "-fno-exceptions",
+             "-fno-rtti", *(["-fcf-protection=none"] if platform.machine() == "x86_64" else []),
+             *(["-DMINIDL_UCONTEXT"] if ucontext else [])]
     target = _target("runtime", [*flags, *sources.values()])
     if not target.exists():
         cpp = {n: t for n, t in sources.items() if n.endswith(".cpp")}
@@ -112,7 +114,8 @@ def build_runtime(ucontext=False):
 def _target(stem, ingredients):
     """Where a library lies that is made of these texts, by this compiler, on this kind of processor."""
     found = Path(compiler()).resolve()
-    recipe = [*ingredients, str(found), str(found.stat().st_mtime_ns), platform.machine(), _processor()]
+    how = Path(__file__).read_text(encoding="utf-8")  # a change in this very file may change what is built
+    recipe = [*ingredients, how, str(found), str(found.stat().st_mtime_ns), platform.machine(), _processor()]
     digest = hashlib.sha256("\0".join(recipe).encode()).hexdigest()[:20]
     safe_stem = re.sub(r"[^\w.]", "_", stem)
     return _folder() / f"{safe_stem}.{digest}.so"

@@ -22,8 +22,9 @@ class Launch(ctypes.Structure):
 class Report(ctypes.Structure):
     """struct MinidlReport of kernels/cpu/runtime.h."""
 
-    _fields_ = [("kind", ctypes.c_int), ("write", ctypes.c_int), ("bytes", ctypes.c_int), ("region", ctypes.c_int), ("offset", ctypes.c_int64),
-                ("size", ctypes.c_int64), ("pc", ctypes.c_uint64), ("other_pc", ctypes.c_uint64), ("other_thread", ctypes.c_int),
+    _fields_ = [("kind", ctypes.c_int), ("write", ctypes.c_int), ("bytes", ctypes.c_int), ("region", ctypes.c_int),
+                ("offset", ctypes.c_int64), ("size", ctypes.c_int64), ("pc", ctypes.c_uint64), ("other_pc", ctypes.c_uint64),
+                ("other_thread", ctypes.c_int),
                 ("other_write", ctypes.c_int), ("other_block", ctypes.c_int), ("file", ctypes.c_char_p), ("line", ctypes.c_int),
                 ("block", _uint3), ("thread", _uint3), ("text", ctypes.c_char * 1024)]
 
@@ -33,15 +34,18 @@ KINDS = [
     ("", "", ""),
     ("launch", "this launch is not possible.", "Change the grid, the block or the shared memory."),
     ("out of bounds", "an access outside of its array.", "Guard it with the true size: the last tile is ragged."),
-    ("misaligned", "a vector access at an address that its size does not divide.", "Load single elements, or start at a multiple of the vector."),
+    ("misaligned", "a vector access at an address that its size does not divide.",
+     "Load single elements, or start at a multiple of the vector."),
     ("race", "two threads touch the same memory, one of them writes, and nothing orders them.",
      "Put a barrier between the two: __syncthreads(), or __syncwarp() within one warp."),
-    ("uninitialised", "a read of shared memory that nobody has written.", "Fill the whole tile before the barrier, the ragged part with zeros."),
+    ("uninitialised", "a read of shared memory that nobody has written.",
+     "Fill the whole tile before the barrier, the ragged part with zeros."),
     ("read-only", "a write into an array that is read-only.", "Write into an output, or drop the const of the parameter."),
     ("in flight", "shared memory is touched before the copy into it has landed.", "Wait for the copy's group, then __syncthreads()."),
     ("divergent barrier", "not all threads of the block come to the same __syncthreads.",
      "Move the barrier out of the branch; let threads beyond the edge stay until the last barrier."),
-    ("warp", "not all lanes of the mask come to the same warp operation.", "Move it out of the branch, or give the mask of the lanes that come."),
+    ("warp", "not all lanes of the mask come to the same warp operation.",
+     "Move it out of the branch, or give the mask of the lanes that come."),
     ("index", "an array index outside of its axis.", "Compare the loop's end with the size of the axis."),
     ("overflow", "a whole number does not fit its type.", "Compute offsets with (size_t) or long long."),
     ("fault", "an access to memory that is not there.", 'mode="check" says more.'),
@@ -61,8 +65,7 @@ def error_from(report, kernel, library, arrays):
     places = source_lines(library, report.pc)
     place = (report.file.decode(errors="replace"), report.line) if report.file else places[0] if places else None
     facts = [] if kind == "launch" else [f"at {_at(place)}, block {tuple(report.block)}, thread {tuple(report.thread)}"]
-    if not report.file:
-        facts += [f"called from {_at(p)}" for p in places[1:]]
+    facts += [f"called from {_at(p)}" for p in places[1:] if p != place]
     access = _access(report, library, arrays)
     facts += [access] if access else []
     other = source_lines(library, report.other_pc)
@@ -87,7 +90,8 @@ def _access(report, library, arrays):
     doing = f"it {'writes' if report.write else 'reads'}" + (f" {report.bytes} bytes," if report.bytes else "")
     if report.region >= 0:
         name, dtype = arrays[report.region]
-        where = f"{name}[{report.offset // dtype.itemsize}]" + (f" + {report.offset % dtype.itemsize} bytes" if report.offset % dtype.itemsize else "")
+        index, rest = divmod(report.offset, dtype.itemsize)
+        where = f"{name}[{index}]" + (f" + {rest} bytes" if rest else "")
         return f"{doing} {where} of {report.size // dtype.itemsize} elements in memory order"
     if report.region == DYNAMIC:
         return f"{doing} byte {report.offset} of the dynamic shared memory ({report.size} bytes)"
