@@ -9,7 +9,7 @@ from minidl import backend
 from minidl.core.config import STATE
 from minidl.core.dtypes import float16, float32, is_floating
 from minidl.core.errors import ArgumentError, DTypeError, ShapeError, explained, match_shapes
-from minidl.core.examples import normal, positive
+from minidl.core.examples import nonzero, normal, positive
 from minidl.core.op import example, needs_grad, op
 from minidl.core.tensor import Tensor
 from minidl.ops.broadcast import same_device
@@ -115,60 +115,67 @@ def batch_norm_train(x, weight=None, bias=None, add=None, eps=1e-5, relu=False):
     w_saved = weight if need_x else None
 
     def backward(grad_y, *_):
-        grad_y = grad_y if y_saved is None else relu_grad(grad_y, Tensor(y_saved))
+        y = None if y_saved is None else Tensor(y_saved)
         grad_x = grad_w = grad_b = None
         if x_saved is not None:
-            grad_x, grad_w, grad_b = batch_norm_grad(grad_y, x_saved, w_saved, eps, statistics)
-        elif need_b:
-            grad_b = grad_y.sum(across(grad_y))
-        return grad_x if need_x else None, grad_w if need_w else None, grad_b if need_b else None, grad_y if need_add else None
+            grad_x, grad_w, grad_b, *gated = batch_norm_grad(grad_y, x_saved, w_saved, y, eps, statistics, need_add and y is not None)
+            grad_add = gated[0] if gated else grad_y
+        else:
+            grad_add = grad_y if y is None else relu_grad(grad_y, y)
+            grad_b = grad_add.sum(across(grad_add)) if need_b else None
+        return grad_x if need_x else None, grad_w if need_w else None, grad_b if need_b else None, grad_add if need_add else None
 
     return (y, mean, var), backward
 
 
-@op("grad_y x weight",
+@op("grad_y x weight y", constant=("y",),
     examples=[example(normal(4, 3, 2, 5), normal(4, 3, 2, 5), normal(3)), example(normal(5, 3), normal(5, 3)),
-              example(normal(3, 2, 4), normal(3, 2, 4), normal(2), 0.1)],
-    tex=r"\bar x = r_c \left( g - \langle g \rangle - u \langle g\,u \rangle \right),\quad g = \bar y\, w_c,\quad "
-        r"\bar w_c = \sum_{nhw} \bar y\, u,\quad \bar b_c = \sum_{nhw} \bar y")
-def batch_norm_grad(grad_y, x, weight=None, eps=1e-5, statistics=None):
-    """The gradients of batch_norm_train, all three in one go: (grad_x, grad_w, grad_b).
+              example(normal(3, 2, 4), normal(3, 2, 4), normal(2), eps=0.1),
+              example(normal(2, 3, 4, 2), normal(2, 3, 4, 2), normal(3), nonzero(2, 3, 4, 2), add=True)],
+    tex=r"\bar x = r_c \left( g - \langle g \rangle - u \langle g\,u \rangle \right),\quad g = \bar y\, w_c\,[y > 0],\quad "
+        r"\bar w_c = \sum_{nhw} \bar y\,[y > 0]\, u,\quad \bar b_c = \sum_{nhw} \bar y\,[y > 0]")
+def batch_norm_grad(grad_y, x, weight=None, y=None, eps=1e-5, statistics=None, add=False):
+    """The gradients of batch_norm_train, all in one go: (grad_x, grad_w, grad_b), and grad_add too if `add` says so.
 
         grad_x = D(g) = r · (g − ⟨g⟩ − u · ⟨g·u⟩),   grad_w = Σ grad_y · u,   grad_b = Σ grad_y      g = grad_y · w, u and r as there
 
-    Shapes:    grad_y and x (N, C, ...),  w (C)  ->  grad_x as x,  grad_w (C),  grad_b (C)
+    With y, the output of relu, grad_y is 0 wherever y is not above 0, and that gated grad_y is grad_add.
+
+    Shapes:    grad_y, x and y (N, C, ...),  w (C)  ->  grad_x as x,  grad_w (C),  grad_b (C),  grad_add as x
     Backward:  D is linear in g and its own transpose; second_order() says how it changes with x. The gradients that
-               arrive are called x2, w2, b2: they take the places of x, w and b.
+               arrive are called x2, w2, b2, add2: they take the places of x, w, b and add. The gate is linear too.
                `statistics` (mean, var) spares computing them again from x; they count as functions of x all the same.
     """
     check_channels("batch_norm_grad", x, weight=weight)
+    check_add("batch_norm_grad", x, y)
     if statistics is None:
         statistics = compute("batch_norm_train", x, None, None, None, eps=eps, relu=False)[1:]
-    grads = compute("batch_norm_grad", grad_y, x, weight, *statistics, eps=eps)
+    grads = compute("batch_norm_grad", grad_y, x, weight, *statistics, y, eps=eps, add=add)
     need_w = needs_grad(weight)[0]
 
-    def backward(x2, w2, b2):
+    def backward(x2, w2, b2, add2=None):
         axes = across(x)
         w_column = None if weight is None else column(weight, x)
+        gated = grad_y if y is None else relu_grad(grad_y, y)
 
         def slope(g):
-            return batch_norm_grad(g, x, None, eps, statistics)[0]
+            return batch_norm_grad(g, x, None, None, eps, statistics)[0]
 
         grad_grad_y, grad_x = second_order(
-            x, grad_y, w_column, x2, None if w2 is None else column(w2, x), None if b2 is None else column(b2, x),
+            x, gated, w_column, x2, None if w2 is None else column(w2, x), None if b2 is None else column(b2, x), more=add2,
             average=lambda t: t.mean(axes, True), slope=slope, unit=lambda: batch_norm_train(x, eps=eps)[0], eps=eps)
-        grad_w = (grad_y * slope(x2)).sum(axes) if need_w and x2 is not None else None
-        return grad_grad_y, grad_x, grad_w
+        grad_w = (gated * slope(x2)).sum(axes) if need_w and x2 is not None else None
+        return grad_grad_y if y is None else relu_grad(grad_grad_y, y), grad_x, grad_w, None
 
     return grads, backward
 
 
-def second_order(x, grad_y, w, x2, w2, b2, average, slope, unit, eps):
-    """The gradients of T = Σ x2·D(g) + Σ w2·grad_y·u + Σ b2·grad_y with respect to grad_y and x; g = grad_y·w.
+def second_order(x, grad_y, w, x2, w2, b2, average, slope, unit, eps, more=None):
+    """The gradients of T = Σ x2·D(g) + Σ w2·grad_y·u + Σ b2·grad_y (+ Σ more·grad_y) with respect to grad_y and x; g = grad_y·w.
 
     D(g) = r·(g − ⟨g⟩ − u·⟨g·u⟩) is `slope`, ⟨·⟩ `average`. It is its own transpose, so Σ x2·D(g) = Σ D(x2)·g gives
 
-        ∂T/∂grad_y = w·D(x2) + w2·u + b2.
+        ∂T/∂grad_y = w·D(x2) + w2·u + b2 + more.
 
     Towards x:  u changes by D(dx), so Σ w2·grad_y·u gives D(w2·grad_y). And Σ x2·D(g) = n·r·(⟨x2·(g − ⟨g⟩)⟩ − p·q) with
     p = ⟨x2·u⟩, q = ⟨g·u⟩. There r changes by −r²·⟨u·dx⟩, p by ⟨D(x2)·dx⟩ and q by ⟨D(g)·dx⟩; D being linear,
@@ -177,7 +184,7 @@ def second_order(x, grad_y, w, x2, w2, b2, average, slope, unit, eps):
     """
     u = unit()
     terms = [t for t in (None if x2 is None else slope(x2) if w is None else w * slope(x2), None if w2 is None else w2 * u,
-                         None if b2 is None else b2.expand(x.shape)) if t is not None]
+                         None if b2 is None else b2.expand(x.shape), more) if t is not None]
     grad_grad_y = sum(terms[1:], terms[0])
     inside = None if w2 is None else w2 * grad_y
     grad_x = None

@@ -4,8 +4,9 @@
 
 The idea: a rule like SGD makes half a dozen passes over its arrays. On a piece of 65,536 elements all but the first find
 everything in the caches, so the step costs what reading p, g, v and writing p, v costs: all of ResNet-50 takes SGD with
-momentum 14.7 ms and Adam 25.6 (PyTorch 13.7 and 24.9; pieces of 16,384 elements 28 and 50, the price of a hand-over). Small parameters (a ResNet
-has a hundred vectors of 64 to 2048 numbers) share a piece's worth of work, so that a thread does not wake up for each.
+momentum 14.7 ms and Adam 25.6 (PyTorch 13.7 and 24.9; pieces of 16,384 elements 28 and 50, the price of a hand-over). Small
+parameters (a ResNet has a hundred vectors of 64 to 2048 numbers) share a piece's worth of
+work, so that a thread does not wake up for each.
 """
 
 from minidl.backend import implements

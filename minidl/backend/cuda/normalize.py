@@ -120,8 +120,9 @@ def _eval(x, mean, var, weight, bias, add, eps, relu, width):
     return applied(stored(x), contiguous(mean), contiguous(var), weight, bias, add, eps, relu, Shape(x, width=width))
 
 
-def _grad(grad_y, x, weight, mean, var, eps, width):
-    return gradients(grad_y, x, None, weight, None, contiguous(mean), contiguous(var), eps, False, Shape(x, width=width))[:3]
+def _grad(grad_y, x, weight, mean, var, y=None, *, eps, add=False, width):
+    grads = gradients(grad_y, x, y, weight, None, contiguous(mean), contiguous(var), eps, y is not None, Shape(x, width=width), add)
+    return grads if add else grads[:3]
 
 
 def accepts_train(x, weight, bias, add, eps, relu, width=1):
@@ -134,9 +135,9 @@ def accepts_eval(x, mean, var, weight, bias, add, eps, relu, width=1):
     return rows_of_channels(x, mean, var, weight, bias, add, width=width)
 
 
-def accepts_grad(grad_y, x, weight, mean, var, eps, width=1):
+def accepts_grad(grad_y, x, weight, mean, var, y=None, *, eps, add=False, width=1):
     """"" or why the kernels cannot."""
-    return rows_of_channels(x, grad_y, weight, mean, var, width=width)
+    return rows_of_channels(x, grad_y, weight, mean, var, y, width=width)
 
 
 WHY = {4: "three passes over the batch, 16 bytes a load", 1: "three passes over the batch, neighbours read neighbours"}

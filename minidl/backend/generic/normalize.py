@@ -83,9 +83,12 @@ def batch_norm_eval(x, mean, var, weight, bias, add, eps, relu):
 
 
 @implements("batch_norm_grad", "generic")
-def batch_norm_grad(grad_y, x, weight, mean, var, eps):
-    """(grad_x, grad_w, grad_b)."""
-    return gradients(grad_y, x, weight, along(mean, x, (1,)), along(var, x, (1,)), eps, across(x), None, (1,))
+def batch_norm_grad(grad_y, x, weight, mean, var, y=None, *, eps, add=False):
+    """(grad_x, grad_w, grad_b), and with add grad_y gated by relu; y: relu's output, None without relu."""
+    if y is not None:
+        grad_y = elementwise(np.multiply, grad_y, y > 0)
+    grads = gradients(grad_y, x, weight, along(mean, x, (1,)), along(var, x, (1,)), eps, across(x), None, (1,))
+    return (*grads, grad_y) if add else grads
 
 
 @implements("normalize_over", "generic")

@@ -100,9 +100,12 @@ def batch_norm_eval(x, mean, var, weight, bias, add, eps, relu):
 
 
 @implements("batch_norm_grad", "reference")
-def batch_norm_grad(grad_y, x, weight, mean, var, eps):
-    """(grad_x, grad_w, grad_b)."""
-    return gradients(grad_y, x, weight, spread(x, mean, (1,)), spread(x, var, (1,)), eps, across(x), None, (1,))
+def batch_norm_grad(grad_y, x, weight, mean, var, y=None, *, eps, add=False):
+    """(grad_x, grad_w, grad_b), and with add grad_y gated by relu; y: relu's output, None without relu."""
+    if y is not None:
+        grad_y = np.where(y > 0, grad_y, 0)
+    grads = gradients(grad_y, x, weight, spread(x, mean, (1,)), spread(x, var, (1,)), eps, across(x), None, (1,))
+    return (*grads, grad_y) if add else grads
 
 
 @implements("normalize_over", "reference")

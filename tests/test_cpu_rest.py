@@ -1,0 +1,121 @@
+"""The tuned implementations that are no products: normalisation, pooling, element-wise passes. Each equals the plain one.
+
+Blocks are made tiny, so that drawn shapes have many of them, full ones, ragged ones and none.
+"""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from minidl.backend import IMPLEMENTATIONS, threads
+from minidl.backend.cpu import normalize
+from minidl.backend.layout import empty
+
+EPS = float(np.finfo("float32").eps)
+
+
+@pytest.fixture
+def tiny_blocks(monkeypatch):
+    """Long rows of 12 numbers, parts of 40, items of 100, and three threads."""
+    for name, value in (("LONG", 12), ("PART", 40), ("ITEM", 100), ("BIG", 0)):
+        monkeypatch.setattr(normalize, name, value)
+    monkeypatch.setattr(threads, "_wanted", 3)
+
+
+def function(op, name):
+    return next(i.function for i in IMPLEMENTATIONS[op] if i.name == name)
+
+
+def image(rng, shape, dtype="float32", scale=1.0, offset=0.0, order="stored"):
+    """Normal numbers in storage order, or with the axes in another order in memory."""
+    values = (rng.standard_normal(shape) * scale + offset).astype(dtype)
+    array = empty(shape, np.dtype(dtype), values) if order == "stored" else np.empty(shape[::-1], dtype).transpose()
+    array[...] = values
+    return array
+
+
+def double(arrays):
+    return [None if a is None else a.astype(np.float64) for a in arrays]
+
+
+# --- batch norm -----------------------------------------------------------------------------------------------------------
+
+@st.composite
+def batch_norms(draw):
+    """A call: shapes, which arguments are there, relu, how far off the mean is, dtype."""
+    ndim = draw(st.sampled_from((2, 4, 4)))
+    shape = (draw(st.integers(2, 5)), draw(st.sampled_from((1, 2, 3, 5, 12, 13))), *[draw(st.integers(1, 6)) for _ in range(ndim - 2)])
+    return {"shape": shape, "seed": draw(st.integers(0, 99)), "weight": draw(st.booleans()), "bias": draw(st.booleans()),
+            "add": draw(st.booleans()), "relu": draw(st.booleans()), "offset": draw(st.sampled_from((0, 1, 30, 1000))),
+            "dtype": draw(st.sampled_from(("float32", "float32", "float64"))), "order": draw(st.sampled_from(("stored", "other")))}
+
+
+def batch_norm_arrays(call):
+    """x, weight, bias, add, grad_y."""
+    rng, shape, dtype = np.random.default_rng(call["seed"]), call["shape"], call["dtype"]
+    x = image(rng, shape, dtype, rng.uniform(0.5, 2, (1, shape[1], *[1] * (len(shape) - 2))), call["offset"], call["order"])
+    weight = rng.uniform(0.5, 2, shape[1]).astype(dtype) if call["weight"] else None
+    bias = rng.standard_normal(shape[1]).astype(dtype) if call["bias"] else None
+    return x, weight, bias, image(rng, shape, dtype, order=call["order"]) if call["add"] else None, image(rng, shape, dtype)
+
+
+def test_batch_norm_equals_the_plain_one(tiny_blocks):
+    """Statistics, y and all gradients against generic in float64. u = (x − mean)·r carries the rounding of the mean: eps · |mean|/std."""
+    @given(batch_norms())
+    def compare(call):
+        x, weight, bias, add, grad_y = batch_norm_arrays(call)
+        eps = EPS if call["dtype"] == "float32" else float(np.finfo("float64").eps)
+        settings = {"eps": 0.01, "relu": call["relu"]}
+        right = function("batch_norm_train", "generic")(*double((x, weight, bias, add)), **settings)
+        found = function("batch_norm_train", "cpu/blocks")(x, weight, bias, add, **settings)
+        spread = np.sqrt(right[2] + 0.01).min()
+        close = 60 * eps * (8 + call["offset"] / spread)
+        for array, expected, scale in zip(found, right, (4 / min(spread, 1), 1 + call["offset"], 1 + right[2].max()), strict=True):
+            assert array.dtype == x.dtype
+            assert np.abs(array - expected).max() <= close * scale
+        gate = found[0] if call["relu"] else None
+        backward = {"eps": 0.01, "add": call["relu"] and call["add"]}
+        grads = function("batch_norm_grad", "cpu/blocks")(grad_y, x, weight, *found[1:], gate, **backward)
+        expected = function("batch_norm_grad", "generic")(*double((grad_y, x, weight, *found[1:], gate)), **backward)
+        size = x.size / x.shape[1]
+        for array, wanted, scale in zip(grads, expected, (16 / spread ** 2, 8 * size / spread, size, 1), strict=False):
+            assert np.abs(array - wanted).max() <= close * scale
+        assert len(grads) == len(expected)
+
+    compare()
+
+
+@pytest.mark.parametrize("shape", [(3, 5, 7, 4), (41, 13)])
+def test_batch_norm_has_the_same_bits_with_any_number_of_threads(shape, tiny_blocks, monkeypatch):
+    results = []
+    for count in (1, 2, 3):
+        monkeypatch.setattr(threads, "_wanted", count)
+        x, weight, bias, add, grad_y = batch_norm_arrays({"shape": shape, "seed": 3, "weight": 1, "bias": 1, "add": 1, "offset": 0,
+                                                          "dtype": "float32", "order": "stored"})
+        y, mean, var = function("batch_norm_train", "cpu/blocks")(x, weight, bias, add, eps=1e-5, relu=True)
+        results.append([y, mean, var, *function("batch_norm_grad", "cpu/blocks")(grad_y, x, weight, mean, var, y, eps=1e-5, add=True)])
+    for other in results[1:]:
+        assert all(np.array_equal(a, b) for a, b in zip(results[0], other, strict=True))
+
+
+def test_batch_norm_is_sound_far_from_zero():
+    """Mean 1000, deviation 1, 200,000 numbers a channel: the variance is right to 1e-5, where Σx²/n − mean² would be off by 0.1."""
+    x = image(np.random.default_rng(0), (20, 3, 100, 100), offset=1000)
+    y, mean, var = function("batch_norm_train", "cpu/blocks")(x, None, None, None, eps=0.0, relu=False)
+    right = x.astype(np.float64)
+    assert np.abs(mean - right.mean((0, 2, 3))).max() <= 1000 * EPS
+    assert np.abs(var / right.var((0, 2, 3)) - 1).max() <= 1e-5
+    assert np.abs(y.mean((0, 2, 3), dtype=np.float64)).max() <= 1e-5
+
+
+@pytest.mark.parametrize("relu", [False, True])
+def test_batch_norm_in_evaluation(relu, tiny_blocks):
+    rng = np.random.default_rng(5)
+    for shape, offset in (((3, 5, 4, 3), 0), ((2, 7, 5, 5), 500), ((9, 4), 0)):
+        x, add = image(rng, shape, offset=offset), image(rng, shape)
+        mean, var = (np.full(shape[1], offset) + rng.standard_normal(shape[1])).astype("f4"), rng.uniform(0.5, 2, shape[1]).astype("f4")
+        arrays = x, mean, var, var, mean, add
+        right = function("batch_norm_eval", "generic")(*double(arrays), eps=1e-5, relu=relu)
+        found = function("batch_norm_eval", "cpu/blocks")(*arrays, eps=1e-5, relu=relu)
+        assert np.abs(found - right).max() <= 100 * EPS * (8 + 3 * offset)
