@@ -16,6 +16,7 @@ from minidl.core.device import different_devices
 from minidl.core.errors import ArgumentError, DTypeError, GraphError, describe, explained
 from minidl.core.examples import Example, example
 from minidl.core.graph import Node
+from minidl.core.later import settle
 from minidl.core.site import call_site, resolve
 from minidl.core.tensor import QUICK, TENSORS, Tensor, as_constant
 
@@ -85,7 +86,8 @@ class Op:
             "Compute with x.array: y must be an array, not a Tensor." if y_is_tensor else "Did you forget `return y, backward`?")
 
     def check_devices(self, inputs):
-        """After an error: if the inputs live on different devices, that is the cause, and this says what to move."""
+        """After an error: inputs on different devices, or a check on a GPU that nobody has looked at yet, are the better message."""
+        settle()
         arrays = {self.input_name(k): x.array for k, x in enumerate(inputs) if isinstance(x, Tensor)}
         reason = different_devices(self.name, arrays)
         if reason is not None:
