@@ -22,6 +22,7 @@ WHOLE = {"int32": np.int32, "uint32": np.uint32, "int64": np.int64, "uint64": np
 REAL = {"float32": np.float32, "float64": np.float64, "float16": np.float16}
 NUMPY = {"mode": None, "order": "forward"}  # how kernels on NumPy arrays run; None: not at all
 RAN = set()                                 # names of the kernels that were launched in this process
+WATCHERS = []                               # functions called with (kernel, grid, block, values, shared) before every launch
 
 
 @contextlib.contextmanager
@@ -67,6 +68,8 @@ class Kernel:
         if not all(grid):
             return  # no block, no work
         RAN.add(self.name)
+        for watcher in tuple(WATCHERS):
+            watcher(self, grid, block, values, shared)
         if home is np and NUMPY["mode"] == "device":
             self._on_copies(grid, block, values, shared)
         elif home is np:
