@@ -56,7 +56,9 @@ void checker_begin_launch() {
     }
 }
 
-void checker_begin_block() {}  // marks carry the serial number of their block, so old ones need no clearing
+static MinidlReport unwritten;  // the first read of shared memory that nobody had written
+
+void checker_begin_block() { unwritten.kind = MINIDL_OK; }  // marks carry the number of their block: no clearing
 
 // Does something order that earlier access before what the current thread does now?
 static bool ordered(const Mark& mark) {
@@ -97,6 +99,16 @@ static MinidlReport* fault(int kind, const Access& access, const unsigned char* 
     leave();
 }
 
+// A read of what nobody has written. If somebody writes it before the next barrier, then it is a race, and will be reported
+// as one; so the verdict waits until then.
+static void note_unwritten(const Access& access, const unsigned char* address) {
+    if (!unwritten.kind) unwritten = *fault(MINIDL_UNINITIALISED, access, address), take_back();
+}
+
+void checker_verdict() {
+    if (unwritten.kind) put_back(unwritten);
+}
+
 static void note_read(Cell& cell, const Mark& now) {
     Mark& old = cell.read;
     const bool same_block = old.block == block_serial, same_epoch = same_block && old.epoch == barrier_epoch;
@@ -119,7 +131,7 @@ static void touch(Cell& cell, uint8_t bytes, const Access& access, const unsigne
     }
     const Mark &write = cell.write, &read = cell.read;
     if (write.flags & IN_FLIGHT && write.block) collision(MINIDL_IN_FLIGHT, access, address, write, true);
-    if (!access.write && access.shared && (write.bytes & bytes) != bytes) fault(MINIDL_UNINITIALISED, access, address), leave();
+    if (!access.write && access.shared && (write.bytes & bytes) != bytes) note_unwritten(access, address);
     if (write.block && (write.bytes & bytes) && !(access.atomic && write.flags & ATOMIC) && !ordered(write))
         collision(MINIDL_RACE, access, address, write, true);
     if (!access.write) return note_read(cell, stamp(bytes, pc, 0));

@@ -56,6 +56,11 @@ MinidlReport* report(int kind, const void* pc) {
     return failure;
 }
 
+void take_back() { memset(failure, 0, sizeof *failure); }
+void put_back(const MinidlReport& r) {
+    if (failure->kind == MINIDL_OK) *failure = r;
+}
+
 static void add_text(const char* format, ...) {
     size_t used = strlen(failure->text);
     va_list values;
@@ -134,6 +139,7 @@ static bool release_barrier() {
                      first.y, first.z, threads[0].file, threads[0].line);
             return false;
         }
+    if (checking && (checker_verdict(), failure->kind)) return false;
     for (int t = 0; t < thread_count; t++) threads[t].state = READY;
     waiting = 0, barrier_epoch++;
     push_all();
@@ -354,6 +360,7 @@ static void run_block(uint64_t number, uint64_t blocks) {
     enter(pop());
     running = get_worker();
     fiber_jump(&outside, &running->fiber);
+    if (checking) checker_verdict();
 }
 
 static bool refused() {

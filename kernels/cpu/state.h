@@ -33,12 +33,15 @@ extern int array_count;
 // Fill in the report of this launch (the first one counts) and leave the kernel for good.
 MinidlReport* report(int kind, const void* pc = nullptr);
 [[noreturn]] void leave();
+void take_back();                   // the report just made: it may not be the whole story
+void put_back(const MinidlReport&); // it is
 void locate(MinidlReport*, const unsigned char* address);  // region, offset, size
 bool on_own_stack(const void* address);
 
 void checker_begin_launch();
 void checker_sync_warp(int warp, unsigned mask);
 void checker_begin_block();
+void checker_verdict();  // at a barrier and at the end of a block
 void copies_begin_block();
 void check_access(const void* address, size_t bytes, bool write, bool atomic, const void* pc, const char* file = nullptr, int line = 0);
 void check_copy_issued(const void* shared, size_t bytes, const void* pc, const char* file, int line);

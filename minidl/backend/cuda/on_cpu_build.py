@@ -22,7 +22,7 @@ _DYNAMIC = re.compile(r"\bextern\s+__shared__\s+((?:__align__\s*\(\s*\w+\s*\)\s*
 _UNROLL = re.compile(r"^([ \t]*)#pragma[ \t]+unroll[ \t]*$", re.MULTILINE)
 _WARNINGS = ["-Wall", "-Wextra", "-Wno-unknown-pragmas", "-Wno-unused-function", "-Wno-unused-parameter", "-Wno-unused-variable",
              "-Wno-unused-but-set-variable", "-Wno-attributes"]
-_COMMON = ["-std=c++17", "-fPIC", "-fno-strict-aliasing", "-fno-gnu-unique", "-fvisibility=hidden", "-fno-exceptions", "-fno-rtti"]
+_COMMON = ["-std=gnu++17", "-gdwarf-4", "-fPIC", "-fno-strict-aliasing", "-fno-gnu-unique", "-fvisibility=hidden", "-fno-exceptions", "-fno-rtti"]
 _NATIVE = "-mcpu=native" if platform.machine() == "aarch64" else "-march=native"
 _NOT_FOR_GCC = ("-std", "--std", "-lineinfo", "--generate-line-info", "-ftz", "--ftz", "--use_fast_math", "-default-device")
 MODES = {

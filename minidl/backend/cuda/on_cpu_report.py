@@ -57,8 +57,8 @@ KINDS = [
 NOWHERE, DYNAMIC, STATIC = -3, -2, -1
 
 
-def error_from(report, kernel, library, arrays):
-    """The exception for a report. `arrays` are the (name, dtype) of the array arguments."""
+def error_from(report, kernel, library, arrays, block):
+    """The exception for a report. `arrays` are the (name, dtype) of the array arguments, `block` is the shape of a block."""
     kind, rule, fix = KINDS[report.kind]
     if kind == "interrupted":
         return KeyboardInterrupt(f"{kernel}: in block {tuple(report.block)}, thread {tuple(report.thread)}")
@@ -69,7 +69,7 @@ def error_from(report, kernel, library, arrays):
     access = _access(report, library, arrays)
     facts += [access] if access else []
     other = source_lines(library, report.other_pc)
-    facts += _other_party(report, other[0] if other else None, kind)
+    facts += _other_party(report, other[0] if other else None, kind, block)
     facts += report.text.decode(errors="replace").splitlines()
     error = explained(KernelError, kernel, rule, facts, fix)
     error.kind, error.kernel = kind, kernel
@@ -98,13 +98,15 @@ def _access(report, library, arrays):
     return f"{doing} {shared_name(library, report.offset)}"
 
 
-def _other_party(report, place, kind):
+def _other_party(report, place, kind, block):
     if report.other_thread == -2:
         return []
     did = "wrote it" if report.other_write else "read it"
     if kind == "in flight":
         did = "began to copy into it"
-    who = "several threads" if report.other_thread < 0 else f"thread number {report.other_thread}"
+    x, y, _ = block
+    number = report.other_thread
+    who = "several threads" if number < 0 else f"thread {(number % x, number // x % y, number // x // y)}"
     return [f"{who}{' of another block' if report.other_block else ''} {did} before, at {_at(place)}"]
 
 
