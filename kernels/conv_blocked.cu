@@ -25,22 +25,25 @@
 #define BLOCKED_K 8
 #define BLOCKED_THREADS (BM / 8 * (BN / 8))
 
-extern "C" __global__ void __launch_bounds__(BLOCKED_THREADS, 2) conv2d_v3_register_blocked(const float* __restrict__ x, const float* __restrict__ w,
-    const float* __restrict__ bias, float* __restrict__ y, int N, int C, int H, int W, int O, int OH, int OW,
+extern "C" __global__ void __launch_bounds__(BLOCKED_THREADS, 2)
+conv2d_v3_register_blocked(const float* __restrict__ x, const float* __restrict__ w, const float* __restrict__ bias, float* __restrict__ y,
+    int N, int C, int H, int W, int O, int OH, int OW,
     int KH, int KW, int SH, int SW, int PT, int PL, int DH, int DW, int groups) {
   const Conv s = {N, C, H, W, O, OH, OW, KH, KW, SH, SW, PT, PL, DH, DW, groups};
   blocked<BM, BN, BLOCKED_K, VEC>(Forward(x, w, bias, y, s, blockIdx.z));
 }
 
-extern "C" __global__ void __launch_bounds__(BLOCKED_THREADS, 2) conv2d_grad_x_v3_register_blocked(const float* __restrict__ grad_y, const float* __restrict__ w,
-    float* __restrict__ grad_x, int N, int C, int H, int W, int O, int OH, int OW,
+extern "C" __global__ void __launch_bounds__(BLOCKED_THREADS, 2)
+conv2d_grad_x_v3_register_blocked(const float* __restrict__ grad_y, const float* __restrict__ w, float* __restrict__ grad_x,
+    int N, int C, int H, int W, int O, int OH, int OW,
     int KH, int KW, int SH, int SW, int PT, int PL, int DH, int DW, int groups) {
   const Conv s = {N, C, H, W, O, OH, OW, KH, KW, SH, SW, PT, PL, DH, DW, groups};
   blocked<BM, BN, BLOCKED_K, VEC>(GradX(grad_y, w, grad_x, s, blockIdx.z));
 }
 
-extern "C" __global__ void __launch_bounds__(BLOCKED_THREADS, 2) conv2d_grad_w_v3_register_blocked(const float* __restrict__ x,
-    const float* __restrict__ grad_y, float* __restrict__ grad_w, int part, int splits, int N, int C, int H, int W, int O, int OH, int OW,
+extern "C" __global__ void __launch_bounds__(BLOCKED_THREADS, 2)
+conv2d_grad_w_v3_register_blocked(const float* __restrict__ x, const float* __restrict__ grad_y, float* __restrict__ grad_w, int part, int splits,
+    int N, int C, int H, int W, int O, int OH, int OW,
     int KH, int KW, int SH, int SW, int PT, int PL, int DH, int DW, int groups) {
   const Conv s = {N, C, H, W, O, OH, OW, KH, KW, SH, SW, PT, PL, DH, DW, groups};
   blocked<BM, BN, BLOCKED_K, VEC>(GradW(x, grad_y, grad_w, s, part, splits, blockIdx.z));
@@ -59,22 +62,25 @@ extern "C" __global__ void __launch_bounds__(BLOCKED_THREADS, 2) conv2d_grad_w_v
 #define PIPELINED_THREADS (BM / 32 * (BN / 64) * 32)
 #define PIPELINED pipelined<FusedMultiplyAdd<BM, BN>, BM, BN, STAGES, VEC>
 
-extern "C" __global__ void __launch_bounds__(PIPELINED_THREADS, PIPELINED_BLOCKS) conv2d_v4_double_buffered(const float* __restrict__ x, const float* __restrict__ w,
-    const float* __restrict__ bias, float* __restrict__ y, int N, int C, int H, int W, int O, int OH, int OW,
+extern "C" __global__ void __launch_bounds__(PIPELINED_THREADS, PIPELINED_BLOCKS)
+conv2d_v4_double_buffered(const float* __restrict__ x, const float* __restrict__ w, const float* __restrict__ bias, float* __restrict__ y,
+    int N, int C, int H, int W, int O, int OH, int OW,
     int KH, int KW, int SH, int SW, int PT, int PL, int DH, int DW, int groups) {
   const Conv s = {N, C, H, W, O, OH, OW, KH, KW, SH, SW, PT, PL, DH, DW, groups};
   PIPELINED(Forward(x, w, bias, y, s, blockIdx.z));
 }
 
-extern "C" __global__ void __launch_bounds__(PIPELINED_THREADS, PIPELINED_BLOCKS) conv2d_grad_x_v4_double_buffered(const float* __restrict__ grad_y, const float* __restrict__ w,
-    float* __restrict__ grad_x, int N, int C, int H, int W, int O, int OH, int OW,
+extern "C" __global__ void __launch_bounds__(PIPELINED_THREADS, PIPELINED_BLOCKS)
+conv2d_grad_x_v4_double_buffered(const float* __restrict__ grad_y, const float* __restrict__ w, float* __restrict__ grad_x,
+    int N, int C, int H, int W, int O, int OH, int OW,
     int KH, int KW, int SH, int SW, int PT, int PL, int DH, int DW, int groups) {
   const Conv s = {N, C, H, W, O, OH, OW, KH, KW, SH, SW, PT, PL, DH, DW, groups};
   PIPELINED(GradX(grad_y, w, grad_x, s, blockIdx.z));
 }
 
-extern "C" __global__ void __launch_bounds__(PIPELINED_THREADS, PIPELINED_BLOCKS) conv2d_grad_w_v4_double_buffered(const float* __restrict__ x,
-    const float* __restrict__ grad_y, float* __restrict__ grad_w, int part, int splits, int N, int C, int H, int W, int O, int OH, int OW,
+extern "C" __global__ void __launch_bounds__(PIPELINED_THREADS, PIPELINED_BLOCKS)
+conv2d_grad_w_v4_double_buffered(const float* __restrict__ x, const float* __restrict__ grad_y, float* __restrict__ grad_w, int part, int splits,
+    int N, int C, int H, int W, int O, int OH, int OW,
     int KH, int KW, int SH, int SW, int PT, int PL, int DH, int DW, int groups) {
   const Conv s = {N, C, H, W, O, OH, OW, KH, KW, SH, SW, PT, PL, DH, DW, groups};
   PIPELINED(GradW(x, grad_y, grad_w, s, part, splits, blockIdx.z));

@@ -4,6 +4,7 @@ The rungs stand in conv_rungs.py's order of preference; each says "" or why it l
 explains what each of them adds.
 """
 
+import copy
 import functools
 import math
 
@@ -37,6 +38,12 @@ class Call:
             (N, H, W), (OH, OW) = (1, 1, N * H * W), (1, N * H * W)
         self.numbers = {"N": N, "C": C, "H": H, "W": W, "O": O, "OH": OH, "OW": OW, "KH": KH, "KW": KW, "SH": stride[0], "SW": stride[1],
                         "PT": padding[0][0], "PL": padding[1][0], "DH": dilation[0], "DW": dilation[1], "groups": groups}
+
+    def with_channels(self, C):
+        """The same call on an image that got more channels (one group)."""
+        other = copy.copy(self)
+        other.C, other.numbers = C, self.numbers | {"C": C}
+        return other
 
     @property
     def product(self):
@@ -170,6 +177,8 @@ def accepts_tensor_cores(call, arrays, precision):
     if STATE.tf32 is not precision and STATE.tf32 != precision:
         wanted = "use_tf32()" if precision is True else f"use_tf32({precision!r})"
         return NotFor(f"tensor cores round to 10 bits: only inside {wanted}")
+    if call.O % 4 or call.C % 4 and (call.groups > 1 or call.op == "conv2d_grad_x") or not aligned(*arrays):
+        return NotFor("16-byte loads need channels in fours and aligned arrays")
     return accepts_wide(call, arrays, 16, 80)
 
 
@@ -202,6 +211,27 @@ def run_pipelined(call, arrays, tile=None):
           POINTWISE=int(call.pointwise))
 
 
+def run_mma(call, arrays, rung, tile=None):
+    """v5 and v6: tensor cores. An image of 3 channels gets a fourth, so that 16-byte loads fit."""
+    if call.C % 4:
+        whole = ceil_div(call.C, 4) * 4
+        arrays = arrays | {name: padded(arrays[name], whole) for name in arrays if name == "x" or name == "w"}
+        call = call.with_channels(whole)
+    BM, BN = tile or tile_for(call)
+    WM = min(64, BM)
+    tiled(call, arrays, "conv_mma.cu", f"{call.op}_{rung}", (BM, BN), (BM // WM * (BN // 32) * 32,), BM=BM, BN=BN, WM=WM, WN=32,
+          POINTWISE=int(call.pointwise))
+
+
+def padded(array, whole):
+    """The same image or filters with zeros for channels beyond its own."""
+    n, c, h, w = array.shape
+    y = empty((n, whole, h, w), array.dtype, array)
+    launch.kernel("conv_parts.cu", "pad_channels")(
+        (ceil_div(n * h * w, THREADS),), (THREADS,), x=array, y=y, PIXELS=n * h * w, C=c, WHOLE=whole)
+    return y
+
+
 def register(name, runner, accepts, why):
     """One rung as an implementation of the three ops."""
     for op in OPS:
@@ -216,6 +246,10 @@ def register(name, runner, accepts, why):
         implements(op, f"cuda/{name}", accept, why)(run)
 
 
+register("v5_tf32", functools.partial(run_mma, rung="v5_tf32"), functools.partial(accepts_tensor_cores, precision=True),
+         "tensor cores, factors rounded to 10 bits")
+register("v6_3xtf32", functools.partial(run_mma, rung="v6_3xtf32"), functools.partial(accepts_tensor_cores, precision="3x"),
+         "tensor cores, three products for one: about float32's precision")
 register("v4_double_buffered", run_pipelined, lambda call, arrays: accepts_wide(call, arrays, 16, 80),
          "8 × 8 outputs a thread, the next tiles on their way meanwhile")
 register("v3_register_blocked", run_blocked, lambda call, arrays: accepts_wide(call, arrays, 16), "8 × 8 outputs a thread")
