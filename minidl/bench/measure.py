@@ -1,0 +1,186 @@
+"""measure(): the cases of a run one after another, right first and then quick, as one dict that JSON can hold."""
+
+import math
+from time import perf_counter
+
+from minidl import backend
+from minidl.bench import cases, exact, machine, on_device, timing, torch_calls
+from minidl.core.tensor import Tensor
+
+VERSION = 1  # of the layout of the result
+
+
+class Run:
+    """One run of the bench: `result` grows as it is measured, so that Ctrl-C keeps what is there.
+
+    `progress(text, done, total)` is called as it goes. `rounds` of the main rows; a sweep's rows take three.
+    """
+
+    def __init__(self, rounds=7, vs_torch=False, sweep=False, progress=None, most=None):
+        self.rounds, self.vs_torch, self.sweep, self.most = rounds, vs_torch, sweep, most
+        self.progress = progress or (lambda text, done, total: None)
+        self.interrupted = False
+        self.result = {"minidl_bench": VERSION, "environment": machine.environment(vs_torch), "machine": {}, "rows": [], "sweeps": [],
+                       "steps": [], "notes": []}
+
+    def prepare(self):
+        """The ceilings of the machine."""
+        self.progress("measuring what this machine can do", 0, 1)
+        self.result["machine"] = machine.ceilings()
+        if self.vs_torch and torch_calls.why_not():
+            self.note(torch_calls.why_not())
+            self.vs_torch = False
+
+    def note(self, text):
+        """Something that the reader must know about all rows."""
+        if text not in self.result["notes"]:
+            self.result["notes"].append(text)
+
+    # --- cases ------------------------------------------------------------------------------------------------------
+    def case(self, case):
+        """All rows of one case: every implementation of what it asks for, then the whole call, forward and backward."""
+        for direction, op, arrays, how in case.requests():
+            if self.interrupted:
+                return
+            self.result["rows"] += self.request(case, direction, op, arrays, how, self.rounds)
+        if not self.interrupted:
+            self.result["rows"] += self.whole(case)
+
+    def sweep_of(self, name, rounds=3):
+        """The forward's rows for growing sizes."""
+        grows, sizes = cases.SWEEPS[name]
+        sweep = {"case": name, "grows": grows, "rows": []}
+        self.result["sweeps"].append(sweep)
+        for place, settings in enumerate(sizes):
+            case = cases.make(name, **settings)
+            direction, op, arrays, how = case.requests()[0]
+            if self.interrupted:
+                return
+            rows = self.request(case, direction, op, arrays, how, rounds)
+            sweep["rows"] += [{**row, "place": place} for row in rows if row["status"] != "missing"]
+
+    def request(self, case, direction, op, arrays, how, rounds):
+        """A row per implementation of one call of run(): judged first, timed if right."""
+        right, operations = exact.exact(op, arrays, how), exact.operations(op, arrays, how)
+        rows, contenders = [], {}
+        chosen = {i.name for i, _, taken in backend.decide(op, arrays, how) if taken}
+        for implementation in backend.IMPLEMENTATIONS[op]:
+            row = {"case": case.name, "label": case.label, "direction": direction, "op": op, "implementation": implementation.name,
+                   "chosen": implementation.name in chosen, "device": "cuda" if implementation.backend == "cuda" else "cpu",
+                   "status": "missing", "why": "", "error": None, "allowed": None, "against": right.source, "operations": operations}
+            rows.append(row)
+            self.progress(f"{op} {case.label}: {implementation.name}", len(rows), len(backend.IMPLEMENTATIONS[op]))
+            try:
+                contender = self.admit(row, implementation, op, arrays, how, right)
+            except KeyboardInterrupt:
+                self.interrupted, row["why"] = True, "interrupted"
+                break
+            if contender:
+                contenders[implementation.name] = contender
+        if contenders and not self.interrupted:
+            self.clock(contenders, {row["implementation"]: row for row in rows}, rounds, f"{op} {case.label}")
+        return rows
+
+    def admit(self, row, implementation, op, arrays, how, right):
+        """The contender of a row, or None with the reason in the row."""
+        if implementation.backend == "cuda":
+            row["why"] = on_device.why_not()
+            if row["why"]:
+                return None
+            arrays, how = on_device.moved(arrays, how)
+        else:
+            row["why"] = cases.loops_are_affordable(op, arrays, row["operations"]) if implementation.backend == "reference" else ""
+        row["why"] = row["why"] or implementation.refusal(arrays, how)
+        if row["why"]:
+            return None
+
+        def call():
+            return implementation.function(*arrays, **how)
+
+        try:
+            if row["device"] == "cuda":
+                result, row["first_s"] = on_device.first_call(call)
+                row["launch_s"] = on_device.launch_cost(call)
+                result = on_device.back(result)
+            else:
+                started = perf_counter()
+                result = call()
+                row["first_s"] = perf_counter() - started
+        except Exception as error:  # an implementation under work may fail in any way; the others are still measured
+            row["status"], row["why"] = "wrong", f"{type(error).__name__}: {error}"[:300]
+            return None
+        row["why"], row["error"], row["allowed"] = right.judge(result)
+        row["error"] = row["error"] if math.isfinite(row["error"]) else None
+        row["status"] = "wrong" if row["why"] else "ok"
+        row["bytes"] = exact.traffic(arrays, result)
+        if row["why"]:
+            return None
+        return on_device.timed(call) if row["device"] == "cuda" else timing.timed(call)
+
+    def whole(self, case):
+        """Forward and backward of the call as users make it, through Tensors; beside PyTorch's if that is asked for."""
+        contenders = {"minidl": _through_tensors(case)}
+        if self.vs_torch:
+            contenders |= torch_calls.contenders(case)
+        rounds = timing.Rounds(contenders, self.rounds, most=self.most)
+        for done, total in rounds:
+            self.progress(f"{case.name} {case.label}: the whole call", done, total)
+        self.interrupted = self.interrupted or rounds.interrupted
+        rows = []
+        for place, direction in enumerate(("forward", "backward")):
+            for name, pairs in rounds.results.items():
+                if pairs:
+                    numbers = timing.summary([pair[place] for pair in pairs])
+                    rows.append({"case": case.name, "label": case.label, "direction": direction, "op": "whole call", "implementation": name,
+                                 "chosen": name == "minidl", "device": "cpu", "status": "ok", "why": "", "error": None, "allowed": None,
+                                 "against": "", "operations": None, **numbers, "noisy": timing.is_noisy(numbers)})
+        return rows
+
+    def clock(self, contenders, rows, rounds, text):
+        """Put the times of interleaved rounds into the rows."""
+        times = timing.Rounds(contenders, rounds, most=self.most)
+        for done, total in times:
+            self.progress(text, done, total)
+        self.interrupted = self.interrupted or times.interrupted
+        for name, seconds in times.results.items():
+            row = rows[name]
+            if not seconds:
+                row["status"], row["why"] = "missing", "interrupted"
+                continue
+            row.update(timing.summary(seconds))
+            row["noisy"] = timing.is_noisy(row)
+            row["gflop_s"], row["gb_s"] = row["operations"] / row["median"] / 1e9, row["bytes"] / row["median"] / 1e9
+            ceilings = self.result["machine"]
+            if ceilings and row["device"] == "cpu":
+                row["share"] = max(row["gflop_s"] / ceilings["gemm_gflop_s"], row["gb_s"] / ceilings["copy_gb_s"])
+
+    def finish(self):
+        """Say what makes the numbers doubtful."""
+        rows = [*self.result["rows"], *(row for sweep in self.result["sweeps"] for row in sweep["rows"])]
+        noisy = sum(bool(row.get("noisy")) for row in rows)
+        if noisy:
+            self.note(f"{noisy} of {len(rows)} times are noisy: their middle 60 % spread over more than {timing.NOISY:.0%} of the median. "
+                      "Let the machine do nothing else, or take more --rounds.")
+        now, cores = machine.load(), self.result["environment"]["cores"]
+        if now is not None and now > cores + 0.5:
+            self.note(f"the machine was busy: load {now} on {cores} cores")
+        if self.interrupted:
+            self.note("interrupted: what was measured until then")
+        return self.result
+
+
+def _through_tensors(case):
+    grads = []
+
+    def call():
+        tensors = case.tensors()
+        started = perf_counter()
+        y = case.function(**tensors)
+        forward = perf_counter()
+        if not grads:
+            grads.append(Tensor(cases.drawn(1, *y.shape)))
+        middle = perf_counter()
+        y.backward(grads[0])
+        return forward - started, perf_counter() - middle
+
+    return call
