@@ -23,6 +23,16 @@ def size(context, parameter, value):
     return found
 
 
+def last_steps(context, parameter, value):
+    """The N of last:N."""
+    if value is None:
+        return None
+    word, _, number = value.partition(":")
+    if word != "last" or not number.isdecimal() or not 1 <= int(number) <= 1000:
+        raise click.BadParameter(f"{value!r} is not last:N, as in last:3.")
+    return int(number)
+
+
 @click.command()
 @click.argument("what", required=False, metavar="[MODEL|SCRIPT.py|TRACE.zip]")
 @click.argument("arguments", nargs=-1)
@@ -35,8 +45,15 @@ def size(context, parameter, value):
 @click.option("--html", metavar="FILE", type=click.Path(dir_okay=False), help="Write the trace as one offline page.")
 @click.option("--check", type=click.Choice(["off", "fast", "full"]), default="off", show_default=True,
               help="For --save and --html: check every op's gradients too, on a corner of large inputs or on all.")
+@click.option("--steps", type=click.IntRange(1, 20), default=1, show_default=True, help="How many training steps, one after the other.")
+@click.option("--record", "last", metavar="last:N", callback=last_steps,
+              help="Of a script keep only the last N training steps, so that a long training may be recorded.")
+@click.option("--compare", metavar="TRACE.zip", multiple=True, type=click.Path(exists=True, dir_okay=False),
+              help="Put the tensors of a saved trace beside these: another device, backend or seed.")
+@click.option("--diff", metavar="BACKEND", multiple=True,
+              help="For --save and --html: run every op on another backend too, as in --diff reference or --diff cpu/winograd.")
 @click.option("--budget", default="4MB", show_default=True, callback=size, help="How large the file may be; pictures shrink to fit.")
-def command(what, arguments, commands, image, batch, seed, save_to, html, check, budget):
+def command(what, arguments, commands, image, batch, seed, save_to, html, check, steps, last, compare, diff, budget):
     """Walk through the forward and the backward of a network, op by op.
 
     Without an argument: a small residual network that comes with minidl, trained on drawn shapes. `tiny` is a perceptron
@@ -46,8 +63,9 @@ def command(what, arguments, commands, image, batch, seed, save_to, html, check,
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal without Unicode shows ? instead of failing
     try:
-        trace = recorded(what, arguments, image, batch, seed)
-        written = write(trace, save_to, html, check, budget)
+        trace = recorded(what, arguments, image, batch, seed, steps, last)
+        trace.others += others(compare)
+        written = write(trace, save_to, html, budget, {"off": False, "fast": True, "full": "full"}[check], diff)
     except MinidlError as error:
         click.echo(str(error), err=True)
         sys.exit(2)
@@ -57,7 +75,16 @@ def command(what, arguments, commands, image, batch, seed, save_to, html, check,
         sys.exit(1)
 
 
-def recorded(what, arguments, image, batch, seed):
+def others(paths):
+    """[(name, Trace)] of the traces to compare with."""
+    if not paths:
+        return []
+    from minidl.stepper.container import load
+
+    return [(os.path.basename(path), load(path)) for path in paths]
+
+
+def recorded(what, arguments, image, batch, seed, steps=1, last=None):
     """The trace that the arguments ask for."""
     from minidl.stepper import subjects
 
@@ -66,7 +93,7 @@ def recorded(what, arguments, image, batch, seed):
             from minidl.stepper.container import load
 
             return load(what)
-        return subjects.record_script(what, arguments)
+        return subjects.record_script(what, arguments, last)
     if what is not None and what.endswith((".py", ".zip")):
         raise click.UsageError(f"there is no file {what}.")
     if arguments:
@@ -76,8 +103,8 @@ def recorded(what, arguments, image, batch, seed):
     progress = subjects.Progress(f"recording {what or 'ShapeNet'}:")
     try:
         if what in (None, "shapes"):
-            return subjects.record_shapes(batch or 2, seed, image, progress)
-        return subjects.record_model(what, batch, seed, image, progress)
+            return subjects.record_shapes(batch or 2, seed, image, progress, steps)
+        return subjects.record_model(what, batch, seed, image, progress, steps)
     finally:
         progress.done()
 
@@ -90,22 +117,21 @@ def is_trace(path):
         return file.read(4) in (b"PK\x03\x04", b"PK\x05\x06") or path.endswith(".zip")
 
 
-def write(trace, save_to, html, check, budget):
+def write(trace, save_to, html, budget, check=False, diff=()):
     """Write the files that were asked for, and say so on stderr; were any?"""
     from minidl.stepper.subjects import Progress
     from minidl.stepper.text import byte_size
 
-    check = {"off": False, "fast": True, "full": "full"}[check]
     for path, what in ((save_to, "trace"), (html, "page")):
         if path is None:
             continue
         progress = Progress("describing:")
         if what == "trace":
-            trace.shrunk = trace.save(path, budget=budget, check=check, progress=progress)
+            trace.shrunk = trace.save(path, budget=budget, check=check, progress=progress, diff=diff)
         else:
             from minidl.stepper.page import write as write_page
 
-            write_page(trace, path, budget=budget, check=check, progress=progress)
+            write_page(trace, path, budget=budget, check=check, progress=progress, diff=diff)
         progress.done()
         click.echo(f"{what}: {path}, {byte_size(os.path.getsize(path))}", err=True)
     for line in trace.shrunk if save_to or html else ():

@@ -1,5 +1,6 @@
 """Conditions on steps, as c, rc and b take them: nan, dead, |g|>1e3, an op, a path like layer3.*, a shape like 2x64x*."""
 
+import difflib
 import fnmatch
 import re
 
@@ -55,10 +56,18 @@ def place(text, trace):
     paths = {item.path for item in trace.steps if item.path}
     if any(matches(path, text) for path in paths):
         return Condition(text, f"a step in {text}", lambda item: bool(item.path) and matches(item.path, text))
+    near = nearest(text, ops | paths)
     what = f"there is no {text} in this trace" if text in OPS else "no such condition, op or module in this trace"
     raise explained(ArgumentError, f"condition {safe(text)}", f"{what}.",
                     [f"conditions: {KNOWN}", f"ops here: {', '.join(sorted(safe(name) for name in ops))}"],
-                    "g shows the ops and modules of the trace.")
+                    f"Did you mean {' or '.join(safe(name) for name in near)}?" if near else "g shows the ops and modules of the trace.")
+
+
+def nearest(text, names):
+    """What somebody who typed this may have meant: an op, a module or a condition of nearly this name."""
+    words = {*names, *FLAGS, "nan", "inf", "check-fail"}
+    lower = {name.lower(): name for name in words}
+    return [lower[name] for name in difflib.get_close_matches(text.lower(), lower, 2, 0.6)]
 
 
 def matches(path, pattern):

@@ -14,6 +14,7 @@ import numpy as np
 from minidl.core.dtypes import DTYPES
 from minidl.core.errors import MinidlError, explained
 from minidl.core.files import write_complete
+from minidl.stepper.compare import Compared
 from minidl.stepper.describe import FORMAT, VERSION, described
 from minidl.stepper.pattern import PATTERN, mismatch
 from minidl.stepper.ran import Run
@@ -105,6 +106,11 @@ def numbered(line):
     return number, text
 
 
+def counted(facts):
+    """Statistics: counts stay whole, everything else is a float."""
+    return facts and {name: number if isinstance(number, int) else float(number) for name, number in facts.items()}
+
+
 class Said(str):
     """A setting as a saved trace tells it; it prints as it is."""
 
@@ -138,6 +144,9 @@ class Reader:
         self.sources = [(source["file"], [numbered(line) for line in source["lines"]]) for source in data["sources"]]
         self.trace = trace = Trace()
         trace.title, trace.error, trace.modules, trace.shrunk = data["title"], data["error"], data["modules"], data["shrunk"]
+        trace.diffs = data["diffs"]
+        if any(not 0 < row["step"] <= len(data["steps"]) for diff in data["diffs"] for row in diff["rows"]):
+            raise ValueError("a difference is of a step that is not there")
         self.by_id = {}
         for number, step in enumerate(data["steps"], 1):
             if step["id"] != number:
@@ -153,6 +162,8 @@ class Reader:
                 self.by_id[step["id"]].users = [self.by_id[k] for k in step["users"]]
         for tensor, value in zip(data["tensors"], self.values, strict=True):
             value.of = None if tensor["of"] is None else self.values[tensor["of"]]
+            if tensor["compared"]:
+                trace.compared[id(value)] = [self.compared(row) for row in tensor["compared"]]
             if tensor["role"] != "gradient":
                 trace.values.append(value)
         for value in self.values:
@@ -166,9 +177,16 @@ class Reader:
         if value.dtype not in DTYPES or any(n < 0 for n in value.shape):
             raise ValueError(f"tensor {said['id']} has dtype {said['dtype']}, shape {said['shape']}")
         value.name, value.known = said["name"], said["name"]
-        facts = said["facts"] and {name: number if isinstance(number, int) else float(number) for name, number in said["facts"].items()}
-        value.stored = {"facts": facts, "histogram": said["histogram"], "thumbnails": said["thumbnails"], "corner": said["corner"]}
+        value.stored = {"facts": counted(said["facts"])}
+        value.stored |= {"histogram": said["histogram"], "thumbnails": said["thumbnails"], "corner": said["corner"]}
         return value
+
+    def compared(self, row):
+        """A tensor's counterpart: another tensor of this file, or the statistics of one elsewhere."""
+        other = Value(None) if row["tensor"] is None else self.values[row["tensor"]]
+        if row["tensor"] is None:
+            other.stored = {"facts": counted(row["facts"])}
+        return Compared(row["where"], other, None if row["apart"] is None else float(row["apart"]))
 
     def array(self, value, raw):
         """The numbers of a tensor."""

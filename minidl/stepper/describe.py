@@ -12,6 +12,8 @@ among all steps from 1, `id` of a tensor its place in "tensors" from 0. Every te
      "sources": [{"file", "lines": [[number, text], ...]}, ...],
      "modules": [{"path", "type", "text", "parent": path or null, "steps": [ids of its forward steps], "alike": same number for
                   neighbours that are built alike, so that they may be folded}, ...],           in order of first use
+     "diffs": [{"backend", "rows": [{"step", "alone", "added", "ours", "theirs"}, ...], "left": [{"why", "ops"}, ...]}, ...],
+                                          every forward op on another backend: see diff.py
      "tensors": [...], "steps": [...]}
 
 A tensor:
@@ -23,7 +25,9 @@ A tensor:
      "facts": {"size", "nan", "inf", "zero" (counts), "min", "max", "mean", "std", "absmax"} or null (not recorded),
      "histogram": {"low", "high", "counts": 48 of them} or null,
      "thumbnails": see values.pictures() or null,
-     "corner": {"at": "[0, 0, :8, :8]", "values": [[...], ...]} or null}
+     "corner": {"at": "[0, 0, :8, :8]", "values": [[...], ...]} or null,
+     "compared": [{"where": "the training step before", "tensor": id or null (in another trace), "facts": its facts or null,
+                   "apart": max |difference| / max |it| or null}, ...]}
 
 A step:
     {"id", "kind": "forward" | "backward" | "update", "number" (among its kind, from 1), "op", "path": module path, "" (the
@@ -35,7 +39,7 @@ A step:
      "flags": [{"kind": "nan" | "inf" | "dead" | "saturated" | "exploding" | "vanishing" | "zero-grad" | "float64", "tensor": id,
                 "text"}, ...],
      "measured": what it did to the gradient, in numbers of this recording, or "",
-     "runs": [{"op", "name": "cpu/winograd", "seconds", "why", "others": [[name, why not], ...]}, ...],   what computed it
+     "runs": [{"op", "name": "cpu/winograd", "seconds", "why", "others": [[name, why not, "fallback" or ""], ...]}, ...],   what computed it
      "worked": [...],                     numbers worked out, see worked.py
      "check": null or {"ok", "cropped": sentence or "", "rows": [{"argument", "verdict", "error", "allowed", "probes", "reason",
                "details": [...], "skipped": [...], "curve": [[h, error], ...]}]}}
@@ -63,6 +67,8 @@ import numpy as np
 
 from minidl.core.version import __version__
 from minidl.stepper import doctor, source
+from minidl.stepper.compare import comparisons
+from minidl.stepper.diff import differences
 from minidl.stepper.effect import measured, sentence
 from minidl.stepper.opcheck import checked
 from minidl.stepper.text import safe
@@ -73,21 +79,24 @@ FORMAT, VERSION = "minidl trace", 2
 AXES = {4: ["N", "C", "H", "W"], 2: ["N", "C"]}
 
 
-def describe(trace, budget=None, check=False, limit=LIMIT, progress=None):
+def describe(trace, budget=None, check=False, limit=LIMIT, progress=None, diff=()):
     """The whole trace as plain data.
 
     `budget`: bytes of JSON to stay within, by way of smaller and fewer thumbnails (statistics are never dropped).
     `check`: check every op by finite differences too, large ones on a corner (True) or whole ("full").
     `limit`: elements of inputs up to which an op is worked out.
     `progress(done, all)` is called after every step.
+    `diff`: backends on which every forward op runs once more, beside the recording.
     """
-    return described(trace, budget, check, limit, progress)[0]
+    return described(trace, budget, check, limit, progress, diff)[0]
 
 
-def described(trace, budget=None, check=False, limit=LIMIT, progress=None):
+def described(trace, budget=None, check=False, limit=LIMIT, progress=None, diff=()):
     """(what describe() returns, the Values behind its tensors)."""
     description = Description(trace, check, limit, progress)
     whole = description.whole()
+    description.compare(whole)
+    whole["diffs"] += [finite(differences(trace, backend)) for backend in diff]
     shrink(whole, description.values, budget)
     return whole, description.values
 
@@ -129,7 +138,16 @@ class Description:
             "seconds": {kind: plain(sum(step["seconds"] for step in steps if step["kind"] == kind)) for kind in kinds},
             "shrunk": list(self.trace.shrunk), "doctor": doctor.findings(self.trace), "ops": self.ops,
             "sources": [{"file": file, "lines": [list(line) for line in lines]} for file, lines in self.sources],
-            "modules": self.trace.modules, "tensors": self.tensors, "steps": steps}
+            "modules": self.trace.modules, "tensors": self.tensors, "steps": steps, "diffs": list(self.trace.diffs)}
+
+    def compare(self, whole):
+        """Put beside every tensor what stands at its place in the training step before, and in other traces."""
+        for number, rows in comparisons(self.trace).items():
+            if number not in self.ids:
+                continue
+            whole["tensors"][self.ids[number]]["compared"] += [
+                {"where": row.where, "tensor": self.ids.get(id(row.value)), "facts": plain_facts(row.value.facts),
+                 "apart": None if row.apart is None else plain(row.apart)} for row in rows]
 
     # --- tensors ----------------------------------------------------------------------------------------------------
     def tensor(self, value):
@@ -144,8 +162,8 @@ class Description:
                 "id": len(self.tensors), "name": value.name, "role": value.role, "shape": list(value.shape), "dtype": str(value.dtype),
                 "device": value.device, "axes": axes(value), "made_by": value.made_by.step if value.made_by else None,
                 "of": None, "gradient": None,
-                "facts": facts and {k: v if isinstance(v, (int, str)) else plain(v) for k, v in facts.items()},
-                "histogram": value.histogram, "thumbnails": value.thumbnails(), "corner": value.corner})
+                "facts": plain_facts(facts), "histogram": value.histogram, "thumbnails": value.thumbnails(), "corner": value.corner,
+                "compared": []})
             if value.of is not None:
                 self.tensors[self.ids[id(value)]]["of"] = self.tensor(value.of)
         return self.ids[id(value)]
@@ -233,6 +251,16 @@ class Description:
             return None
         key = found[0], tuple(tuple(line) for line in found[1])
         return self.sources.setdefault(key, len(self.sources))
+
+
+def plain_facts(facts):
+    """Statistics for JSON; None stays None."""
+    return facts and {k: v if isinstance(v, (int, str)) else plain(v) for k, v in facts.items()}
+
+
+def finite(found):
+    """What differences() says, for JSON."""
+    return {**found, "rows": [{k: v if k == "step" else plain(v) for k, v in row.items()} for row in found["rows"]]}
 
 
 def setting_text(value):

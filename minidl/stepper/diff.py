@@ -4,10 +4,12 @@ Isolated: the op gets the recorded inputs, so a difference is its own. Cascaded:
 far, so differences add up as they do in use.
 """
 
+import difflib
+
 import numpy as np
 
 from minidl.core.config import no_grad, use_backend
-from minidl.core.errors import MinidlError
+from minidl.core.errors import ArgumentError, MinidlError, explained
 from minidl.core.tensor import Tensor
 from minidl.stepper.text import fit, number, safe, table
 from minidl.stepper.values import Value
@@ -56,7 +58,8 @@ def why_not(forward, backend):
     """"" if an op can be compared with a backend, else the reason."""
     from minidl import backend as backends
 
-    listed = {part for name in backends.names(forward.op.name) for part in (name, name.partition("/")[0])}
+    listed = {part for op in (forward.op.name, *(run.op for run in forward.runs)) for name in backends.names(op)
+              for part in (name, name.partition("/")[0])}
     if backend not in listed:
         return "has no other implementation"
     if size_of(forward) > LARGE and backend == "reference":
@@ -104,36 +107,52 @@ def cascaded(trace, backend, steps):
     return found
 
 
-def diff_lines(trace, backend, width):
-    """The table: per op the difference alone and added up, and who is nearer to float64."""
+def refuse_unknown(backend):
+    """An error where no op has an implementation of this name."""
+    from minidl import backend as backends
+
+    known = {part for op in backends.IMPLEMENTATIONS for name in backends.names(op) for part in (name, name.partition("/")[0])}
+    if backend not in known:
+        near = difflib.get_close_matches(backend, known, 2, 0.4)
+        raise explained(ArgumentError, f"diff {safe(backend)}", "there is no such backend.", [f"backends: {', '.join(sorted(known))}"],
+                        f"Did you mean {' or '.join(near)}?" if near else "diff reference compares with the plain loops.")
+
+
+def differences(trace, backend):
+    """{"backend", "rows": [{"step", "alone", "added", "ours", "theirs"}], "left": [{"why", "ops"}]}: every op on another backend."""
+    known = next((diff for diff in trace.diffs if diff["backend"] == backend), None)
+    if known is not None:
+        return known
+    refuse_unknown(backend)
     compared_ops, left = [], {}
     for forward in trace.forwards:
         why = why_not(forward, backend)
         if why:
-            left.setdefault(why.partition(" (")[0], []).append(forward)
+            left.setdefault(why.partition(" (")[0], []).append(forward.op.name)
         else:
             compared_ops.append(forward)
-    lines = []
-    if compared_ops:
-        steps = [forward.step for forward in compared_ops]
-        chain, rows = cascaded(trace, backend, steps), []
-        for forward in compared_ops:
-            for row in isolated(forward, backend):
-                if row["output"]:
-                    continue
-                nearer = "" if row["ours"] == row["theirs"] else "ours" if row["ours"] < row["theirs"] else backend
-                rows.append({"step": str(forward.step), "op": safe(forward.op.name), "module": safe(forward.path or ""),
-                             "alone": number(row["apart"]), "added up": number(chain.get(forward.step, 0.0)),
-                             "ours-f64": number(row["ours"]), "its-f64": number(row["theirs"]), "nearer": nearer, "_size": row["apart"]})
-        worst = sorted(rows, key=lambda row: -row["_size"])[:WORST]
-        shown = sorted(worst, key=lambda row: int(row["step"]))
-        for row in rows:
-            del row["_size"]
+    chain, rows = cascaded(trace, backend, [forward.step for forward in compared_ops]) if compared_ops else {}, []
+    for forward in compared_ops:
+        rows += [{"step": forward.step, "alone": row["apart"], "added": chain.get(forward.step, 0.0), "ours": row["ours"],
+                  "theirs": row["theirs"]} for row in isolated(forward, backend) if not row["output"]]
+    return {"backend": backend, "rows": rows, "left": [{"why": why, "ops": list(dict.fromkeys(ops))} for why, ops in left.items()]}
+
+
+def diff_lines(trace, backend, width):
+    """The table: per op the difference alone and added up, and who is nearer to float64."""
+    found = differences(trace, backend)
+    worst, lines, shown = sorted(found["rows"], key=lambda row: -row["alone"])[:WORST], [], []
+    for row in sorted(worst, key=lambda row: row["step"]):
+        forward = trace.steps[row["step"] - 1]
+        nearer = "" if row["ours"] == row["theirs"] else "ours" if row["ours"] < row["theirs"] else safe(backend)
+        shown.append({"step": str(row["step"]), "op": safe(forward.op.name), "module": safe(forward.path or ""),
+                      "alone": number(row["alone"]), "added up": number(row["added"]), "ours-f64": number(row["ours"]),
+                      "its-f64": number(row["theirs"]), "nearer": nearer})
+    if shown:
         lines += table(("step", "op", "module", "alone", "added up", "ours-f64", "its-f64", "nearer"), shown, width)
         lines.append([(f"  max |difference| / max |y|: of the recording and {safe(backend)}, and of each from float64", "dim")])
     else:
         lines.append([(f"  No op of this trace can be compared with {safe(backend)}.", "")])
-    for why, ops in left.items():
-        names = ", ".join(dict.fromkeys(safe(op.op.name) for op in ops))
-        lines.append([(f"  not compared, {why}: {names}", "dim")])
+    for row in found["left"]:
+        lines.append([(f"  not compared, {row['why']}: {', '.join(map(safe, row['ops']))}", "dim")])
     return [fit(line, width) for line in lines]

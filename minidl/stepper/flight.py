@@ -4,17 +4,19 @@
 
 Every step begins with a copy of all parameters, averages and optimiser state, and of the random generators. If the loss,
 a gradient or a parameter is not finite afterwards, all of it is put back, the step is repeated under step(), and its
-trace is written to `path`: `minidl step flight.zip -c "why nan"` names the op.
+trace is written to `path`: `minidl step flight.zip -c "why nan"` names the op. With last=3 it goes back three steps and
+repeats them all, so that the trace shows what led there; that takes three copies instead of one.
 """
 
 import functools
 import random
+from collections import deque
 
 import numpy as np
 
 from minidl.core.config import no_grad
 from minidl.core.device import array_module
-from minidl.core.errors import GraphError, explained
+from minidl.core.errors import ArgumentError, GraphError, explained
 from minidl.core.rng import default_generator
 from minidl.core.tensor import Tensor
 from minidl.stepper import doctor
@@ -39,8 +41,12 @@ class flight_recorder:  # noqa: N801 - reads like a decorator
     second time.
     """
 
-    def __init__(self, model, optimizer=None, path="flight.zip", also=()):
+    def __init__(self, model, optimizer=None, path="flight.zip", also=(), last=1):
+        if not isinstance(last, int) or last < 1:
+            raise explained(ArgumentError, "flight_recorder", "last is how many training steps to repeat: 1 or more.", [f"last = {last!r}"],
+                            "Leave it out to record the bad step alone.")
         self.model, self.path = model, path
+        self.steps = deque(maxlen=last)  # (state before, arguments, settings) of the newest steps
         self.stateful = [model, *([optimizer] if optimizer is not None else []), *also]
         self.losses, self.count = [], 0
 
@@ -49,7 +55,7 @@ class flight_recorder:  # noqa: N801 - reads like a decorator
 
         @functools.wraps(train_step)
         def watched(*args, **settings):
-            before = self.snapshot()
+            self.steps.append((self.snapshot(), args, settings))
             try:
                 loss, error = train_step(*args, **settings), None
             except ArithmeticError as raised:
@@ -57,7 +63,7 @@ class flight_recorder:  # noqa: N801 - reads like a decorator
             self.count += 1
             reason = f"it raised {type(error).__name__}" if error else self.wrong(loss)
             if reason:
-                raise self.crash(reason, before, train_step, args, settings) from error
+                raise self.crash(reason, train_step) from error
             self.losses = [*self.losses[1 - REMEMBERED:], value(loss)]
             return loss
 
@@ -93,16 +99,18 @@ class flight_recorder:  # noqa: N801 - reads like a decorator
         for param, grad in grads:
             param.grad = grad
 
-    def crash(self, reason, before, train_step, args, settings):
-        """Repeat the step under step(), write its trace; returns the exception to raise."""
-        self.restore(before)
+    def crash(self, reason, train_step):
+        """Repeat the newest steps under step(), write their trace; returns the exception to raise."""
+        self.restore(self.steps[0][0])
         try:
             with step(self.model) as trace, np.errstate(all="ignore"):
-                train_step(*args, **settings)
+                for _, args, settings in self.steps:
+                    train_step(*args, **settings)
         except Exception as error:  # the trace has everything up to there, and says what it was
             trace.error = trace.error or f"{type(error).__name__}: {error}"
         found = doctor.blame(trace)
-        trace.title = [f"Flight recorder: training step {self.count}, {safe(reason)}. Losses before: {self.history()}.",
+        which = f"{self.count - len(self.steps) + 1} to {self.count}" if len(self.steps) > 1 else str(self.count)
+        trace.title = [f"Flight recorder: training step {which}, {safe(reason)}. Losses before: {self.history()}.",
                        f"{len(trace.forwards)} ops forward, {len(trace.backwards)} steps back. `why nan` names the op, `c nan` goes there."]
         trace.save(self.path)
         lines = found.lines if found else ["the second run was finite: the step depends on something that was not put back"]

@@ -9,6 +9,22 @@ from itertools import groupby
 MOST = 15  # nodes of a graph that still reads well
 
 
+def flow(steps):
+    """The ops of a trace from its forward steps, given as (op, path, settings, tensors read, tensors made, training step).
+
+    A tensor is (number, shape, was it made by an op). Where several training steps follow each other, each is a module
+    around its ops.
+    """
+    steps, ops = list(steps), []
+    several = len({turn for *_, turn in steps}) > 1
+    for name, path, settings, reads, makes, turn in steps:
+        kind = name, tuple(sorted(settings.items())), tuple(tuple(shape) for _, shape, _ in [*reads, *makes])
+        around = [f"training step {turn}"] if several else []
+        ops.append({"name": name, "path": ".".join([*around, path] if path else around), "reads": [n for n, _, made in reads if made],
+                    "makes": [n for n, _, _ in makes], "kind": kind})
+    return ops
+
+
 class Group:
     """A module call in the outline, a run of identical ones ("1-5 ×5"), or (with `op`) one op."""
 
@@ -63,7 +79,7 @@ def fold(group, ops):
     for _, run in groupby(group.children, lambda child: child.kind(ops) if child.op is None else id(child)):
         run = list(run)
         if len(run) > 1:
-            folded = Group(f"{run[0].name}–{run[-1].name}", run[0].path.rpartition(".")[0])
+            folded = Group(f"{run[0].name}–{run[-1].name.rpartition(' ')[2]}", run[0].path.rpartition(".")[0])
             folded.children, folded.copies = run, len(run)
             run = [folded]
         runs += run

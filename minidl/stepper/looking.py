@@ -6,6 +6,7 @@ import numpy as np
 
 from minidl.core.errors import MinidlError
 from minidl.stepper import doctor, screen
+from minidl.stepper.compare import comparisons
 from minidl.stepper.opcheck import check_lines
 from minidl.stepper.outline import outline, time_table
 from minidl.stepper.text import byte_size, number, safe
@@ -42,6 +43,7 @@ class Looking:
             return
         if value.array is None:
             self.paper.draw(screen.stored_lines(name, value, self.paper.width))
+            self.paper.draw(screen.compared_lines(comparisons(self.trace).get(id(value), ()), self.paper.width))
             return
         try:
             array = value.array[parsed_index(part)] if part else value.array
@@ -49,6 +51,8 @@ class Looking:
             self.say(f"{safe(part)} is no part of shape {screen.shape_text(value.shape)}: {safe(error)}")
             return
         self.paper.draw(screen.tensor_lines(name + part, np.asarray(array), self.paper.width))
+        if not part:
+            self.paper.draw(screen.compared_lines(comparisons(self.trace).get(id(value), ()), self.paper.width))
 
     def do_w(self, argument):
         """w [T[index]]   one number worked out, term by term:  w;  w y[0,3,2,2];  w grad_weight[0,0,1,1]"""
@@ -123,7 +127,10 @@ class Looking:
         """diff BACKEND   every op on another backend beside the recording, both judged against float64:  diff reference"""
         from minidl.stepper.diff import diff_lines
 
-        self.paper.draw(diff_lines(self.trace, argument or "reference", self.paper.width))
+        try:
+            self.paper.draw(diff_lines(self.trace, argument or "reference", self.paper.width))
+        except MinidlError as error:
+            self.tell(error)
 
     def do_x(self, argument):
         """x EXPR         a Python expression: T("name") is a tensor's array; x, y, grad_y, ... those of this step; np is NumPy"""

@@ -1,5 +1,6 @@
 """g and t: the outline of a trace with its skips drawn as lines, and where the time went."""
 
+from minidl.stepper.layout import flow
 from minidl.stepper.layout import outline as outline_rows
 from minidl.stepper.text import duration, fit, safe, table
 from minidl.stepper.values import Value
@@ -14,7 +15,7 @@ def outline(trace, cursor, width, everything=False, under=None):
     if not forwards:
         return [[("  No op ran forward.", "")]]
     here = None if cursor.kind == "update" or not cursor.forward.step else forwards.index(cursor.forward)
-    rows = outline_rows(as_ops(trace))
+    rows = outline_rows(flow(as_ops(trace)))
     shown = visible(rows, here, everything or len(forwards) <= FEW, under)
     drawn = [(lanes(rows[k]), rows[k]) for k in shown]
     room = max((len(text) for text, _ in drawn), default=0)
@@ -89,18 +90,15 @@ def lanes(row):
 
 
 def as_ops(trace):
-    """The forward steps as layout.py sees them."""
-    numbers, ops = {}, []
-    for value in trace.values:
-        numbers[id(value)] = len(numbers)
-    for item in trace.forwards:
-        values = [x for x in item.inputs if isinstance(x, Value)]
-        shapes = tuple(tuple(v.shape) for v in [*values, *item.outputs])
-        settings = tuple(sorted((name, repr(value)) for name, value in item.settings.items()))
-        reads = [numbers[id(x)] for x in values if x.made_by is not None and x.made_by.step]
-        ops.append({"name": item.op.name, "path": item.path or "", "reads": reads, "makes": [numbers[id(y)] for y in item.outputs],
-                    "kind": (item.op.name, settings, shapes)})
-    return ops
+    """The forward steps as layout.py sees them: a training step ends with an update."""
+    numbers, turn = {id(value): number for number, value in enumerate(trace.values)}, 1
+    for item in trace.steps:
+        if item.kind == "forward":
+            reads, makes = ([(numbers[id(x)], x.shape, x.made_by is not None and bool(x.made_by.step))
+                             for x in side if isinstance(x, Value)] for side in (item.inputs, item.outputs))
+            settings = {name: repr(value) for name, value in item.settings.items()}
+            yield item.op.name, item.path or "", settings, reads, makes, turn
+        turn += item.kind == "update"
 
 
 def time_table(trace, width):

@@ -7,15 +7,15 @@ compute here: the outline and the graphs (layout.py), formulas as outlines (form
 import base64
 import hashlib
 import json
-import os
 import re
-import tempfile
 import zlib
 from importlib.resources import files
+from pathlib import Path
 
 import numpy as np
 
 from minidl.core.errors import ArgumentError, explained
+from minidl.core.files import write_complete
 from minidl.stepper import layout
 from minidl.stepper.formulas import Formulas, typesetter
 from minidl.stepper.rules import shape_rule
@@ -33,15 +33,7 @@ def write(trace, path, budget=BUDGET, **settings):
     `settings` go to trace.describe(): check=True checks every op too.
     """
     page = fitting(trace.describe(**settings), budget)
-    handle, name = tempfile.mkstemp(dir=os.path.dirname(os.path.abspath(path)), prefix=".page-")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(page)
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise
+    write_complete(Path(path), lambda file: file.write(page))
     return len(page)
 
 
@@ -133,7 +125,7 @@ def prepared(description):
     """What the page needs besides the trace itself."""
     steps = {step["id"]: step for step in description["steps"]}
     forwards = [step for step in description["steps"] if step["kind"] == "forward"]
-    ops = [op_of(step, description["tensors"]) for step in forwards]
+    ops = layout.flow(as_ops(description))
     graphs, graph_of = layout.graphs(ops) if ops else ([], [])
     formulas = Formulas()
     tex = {name: formulas.number(op["tex"]) for name, op in description["ops"].items()}
@@ -144,11 +136,12 @@ def prepared(description):
             "typeset": typesetter() is not None}
 
 
-def op_of(step, tensors):
-    """A forward step as layout.py sees it: the tensors that flow, and what must be equal for two to be alike."""
-    reads = [x["tensor"] for x in step["inputs"] if x["tensor"] is not None]
-    makes = [y["tensor"] for y in step["outputs"] if y["tensor"] is not None]
-    shapes = tuple(tuple(tensors[t]["shape"]) for t in [*reads, *makes])
-    flowing = [t for t in reads if tensors[t]["made_by"] is not None]
-    kind = step["op"], tuple(sorted(step["settings"].items())), shapes
-    return {"name": step["op"], "path": step["path"] or "", "reads": flowing, "makes": makes, "kind": kind}
+def as_ops(description):
+    """The forward steps as layout.py sees them: a training step ends with an update."""
+    tensors, turn = description["tensors"], 1
+    for step in description["steps"]:
+        if step["kind"] == "forward":
+            reads, makes = ([tensors[x["tensor"]] for x in step[side] if x["tensor"] is not None] for side in ("inputs", "outputs"))
+            reads, makes = ([(t["id"], t["shape"], t["made_by"] is not None) for t in found] for found in (reads, makes))
+            yield step["op"], step["path"] or "", step["settings"], reads, makes, turn
+        turn += step["kind"] == "update"

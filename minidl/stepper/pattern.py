@@ -23,9 +23,13 @@ CHECK = {"ok": bool, "cropped": str, "rows": [{"argument": str, "verdict": str, 
 RUN = {"op": str, "name": str, "seconds": NUMBER, "why": str, "others": [[str]]}
 THUMBNAILS = {"kind": {"rgb", "channels", "tiles", "matrix", "row"}, "axis": OPTIONAL_INT, "at": str, "shown": [int], "total": int,
               "height": int, "width": int, "scale": NUMBER, "low": NUMBER, "high": NUMBER, "data": [str]}
+FACTS = Any(None, {"size": int, "nan": int, "inf": int, "zero": int, "absmax": NUMBER})
+COMPARED = {"where": str, "tensor": OPTIONAL_INT, "facts": FACTS, "apart": Any(None, int, float, {"nan", "inf"})}
+DIFF = {"backend": str, "rows": [{"step": int, "alone": NUMBER, "added": NUMBER, "ours": NUMBER, "theirs": NUMBER}],
+        "left": [{"why": str, "ops": [str]}]}
 TENSOR = {"id": int, "name": str, "role": {"input", "parameter", "buffer", "activation", "gradient"}, "shape": [int], "dtype": str,
           "device": str, "axes": [str], "made_by": OPTIONAL_INT, "of": OPTIONAL_INT, "gradient": OPTIONAL_INT,
-          "facts": Any(None, {"size": int, "nan": int, "inf": int, "zero": int, "absmax": NUMBER}),
+          "facts": FACTS, "compared": [COMPARED],
           "histogram": Any(None, {"low": NUMBER, "high": NUMBER, "counts": [int]}),
           "thumbnails": Any(None, THUMBNAILS), "corner": Any(None, {"at": str, "values": [[NUMBER]]})}
 STEP = {"id": int, "kind": {"forward", "backward", "update"}, "number": int, "op": str, "path": OPTIONAL_TEXT, "label": str,
@@ -43,7 +47,7 @@ PATTERN = {
     "ops": {str: {"summary": str, "formula": [str], "shapes": str, "gradient": str, "tex": str, "effect": str}},
     "sources": [{"file": str, "lines": [[Any(int, str)]]}],
     "modules": [{"path": str, "type": str, "text": str, "parent": OPTIONAL_TEXT, "steps": [int], "alike": int}],
-    "tensors": [TENSOR], "steps": [Any(FORWARD, BACKWARD, UPDATE)], "arrays": [int]}
+    "tensors": [TENSOR], "steps": [Any(FORWARD, BACKWARD, UPDATE)], "diffs": [DIFF], "arrays": [int]}
 NATURAL = {"tensor", "to", "before", "after", "gradient", "of", "made_by", "axis"}  # keys whose numbers count from 0
 
 

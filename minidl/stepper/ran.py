@@ -13,7 +13,7 @@ class Run:
 
     def __init__(self, op, name, seconds, why="", others=()):
         self.op, self.name, self.seconds, self.why = op, name, seconds, why
-        self.others = list(others)  # [(name, why not)]
+        self.others = list(others)  # [(name, why not, "fallback" where it was meant for such a call)]
 
     def described(self):
         """As JSON."""
@@ -23,7 +23,7 @@ class Run:
     @staticmethod
     def of(said):
         """From JSON."""
-        return Run(said["op"], said["name"], float(said["seconds"]), said["why"], [(name, why) for name, why in said["others"]])
+        return Run(said["op"], said["name"], float(said["seconds"]), said["why"], [(name, why, kind) for name, why, kind in said["others"]])
 
 
 class Heard(backend.Listener):
@@ -36,7 +36,8 @@ class Heard(backend.Listener):
         """An implementation has run."""
         if threading.get_ident() != self.thread:
             return
-        others = [(other.name, str(refusal) or "would do it too") for other, refusal, chosen in backend.decide(op, arrays, how)
+        others = [(other.name, str(refusal) or "would do it too", "fallback" if refusal and not isinstance(refusal, NotFor) else "")
+                  for other, refusal, chosen in backend.decide(op, arrays, how)
                   if not chosen and (not isinstance(refusal, NotFor) or other.backend == implementation.backend)]
         self.runs.append(Run(op, implementation.name, seconds, implementation.why, others))
 
@@ -56,6 +57,6 @@ def in_words(item):
 
 
 def passed_over(run):
-    """ (cpu/winograd: stride 2): those of the same backend or before it that could not take the call, in brackets."""
-    refused = [f"{safe(name)}: {safe(why)}" for name, why in run.others if why != "would do it too"]
+    """ (cpu/winograd: float16): those that were meant for such a call and could not take it, in brackets."""
+    refused = [f"{safe(name)}: {safe(why)}" for name, why, kind in run.others if kind == "fallback"]
     return f" ({'; '.join(refused)})" if refused else ""

@@ -20,6 +20,7 @@ from minidl.core.site import call_site
 from minidl.core.tensor import Tensor
 from minidl.nn.module import current_path, running_modules
 from minidl.optim.optimizer import STEP_OBSERVERS
+from minidl.stepper.compare import tensors
 from minidl.stepper.modules import describe_modules
 from minidl.stepper.ran import Heard
 from minidl.stepper.trace import Backward, Change, Contribution, Forward, Rule, Trace, Update
@@ -31,11 +32,13 @@ class step:  # noqa: N801 - reads like no_grad
 
     The model's parameters keep the names they have there; other tensors are called after the module that made them, or
     what the program calls them. Fused ops run as the separate ones they stand for. If the block raises, the trace has
-    everything up to there.
+    everything up to there. `last=3` keeps the last three training steps (each ends with an optimiser's), so a long training
+    may run inside.
     """
 
-    def __init__(self, model=None, progress=None):
+    def __init__(self, model=None, progress=None, last=None):
         self.progress = progress  # called with the number of steps so far
+        self.last = last          # how many training steps are kept, of a recording that goes on; None: all
         self.names, self.outermost = {}, []
         self.trace = Trace()
         self.found = {}     # id(tensor) -> its newest Value
@@ -235,19 +238,64 @@ class step:  # noqa: N801 - reads like no_grad
             if before is None:  # not used since the recording began: what it was is gone
                 continue
             after, grad = self.value(param), self.latest.get(id(before))
-            if after is not before and before.known:
-                after.known = before.known + "'"
+            if after is not before:
+                after.version = before.version + 1
             if grad is None or not same(grad.array, param.grad.array):  # clipped, or summed over several walks
                 grad = self.gradient(param.grad, before)
                 grad.name = f"grad_{before.known or ''} used"
             item.rows.append(Change(before, grad, after))
         self.add(item)
+        if self.last:
+            self.forget(forget_before(self.trace, self.last))
+
+    def forget(self, kept):
+        """Let go of all tensors but those of the Values in `kept` (by id): nothing of a training step outlives its end."""
+        if kept is None:
+            return
+        self.found = {key: value for key, value in self.found.items() if id(value) in kept or value.role in ("parameter", "buffer")}
+        self.grads = {key: value for key, value in self.grads.items() if id(value) in kept}
+        self.latest = {key: value for key, value in self.latest.items() if key in kept}
+        arrays = {array for array, _ in self.grads}
+        alive = {id(tensor): tensor for tensor in self.alive}.values()
+        self.alive = [tensor for tensor in alive if id(tensor) in self.found or id(tensor.array) in arrays or id(tensor) in self.names]
+        self.by_node = {node: item for node, item in self.by_node.items() if item.step and any_step(self.trace, item)}
 
     def add(self, item):
         """Append a step, and tell who waits for the recording."""
         self.trace.add(item)
         if self.progress:
             self.progress(item.step)
+
+
+def forget_before(trace, last):
+    """Drop all but the last training steps of a trace; returns the ids of the Values that are left, None if nothing went."""
+    ends = [k for k, item in enumerate(trace.steps) if item.kind == "update"]
+    if len(ends) <= last:
+        return None
+    steps = trace.steps[ends[-last - 1] + 1:]
+    gone = len(trace.steps) - len(steps)
+    trace.steps, trace.counts = [], dict.fromkeys(trace.counts, 0)
+    trace.forgotten += gone
+    for item in steps:
+        trace.add(item)
+    ids = {id(value) for item in steps for value in every_value(item)}
+    trace.values = [value for value in trace.values if id(value) in ids]
+    for value in trace.values:
+        if value.made_by is not None and value.made_by.step and not any_step(trace, value.made_by):
+            value.made_by = None  # made before what is kept: like something given
+    return ids
+
+
+def any_step(trace, item):
+    """Is this still a step of the trace?"""
+    return item.step <= len(trace.steps) and trace.steps[item.step - 1] is item
+
+
+def every_value(item):
+    """All Values that a step speaks of."""
+    return [value for value in tensors(item) if isinstance(value, Value)] + [
+        value for part in getattr(item, "contributions", ()) for value in (part.to, part.before) if value is not None] + [
+        value for value, _ in getattr(item, "grads_in", ())]
 
 
 def calling_frame(code, forwards):

@@ -277,6 +277,17 @@ def tensor_lines(name, array, width):
     return table(COLUMNS, [row], width) + [fit([("  " + line, "")], width) for line in text.splitlines()]
 
 
+def compared_lines(rows, width):
+    """What stands at a tensor's place elsewhere, and how far it is from that."""
+    lines = []
+    for row in rows:
+        known = row.value.facts
+        facts = f"mean {number(known['mean'])}, largest {number(known['absmax'])}" if known and "mean" in known else "not recorded"
+        far = "" if row.apart is None else "; the same" if row.apart == 0 else f"; max |difference| / max |it| {number(row.apart)}"
+        lines += wrapped("compare", f"{safe(row.where)}: {facts}{far}", width)
+    return [fit(line, width) for line in lines]
+
+
 def stored_lines(name, value, width):
     """A tensor of which a saved trace has statistics and a corner only."""
     lines = table(COLUMNS, [tensor_row("", "", value)], width)

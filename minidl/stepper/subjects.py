@@ -19,7 +19,8 @@ LEARNING_RATE = 0.01
 
 def counts(trace):
     """How much was recorded."""
-    updates = f", {len(trace.updates)} update" if trace.updates else ""
+    count = len(trace.updates)
+    updates = f", {count} update{'s' if count > 1 else ''}" if count else ""
     return f"{len(trace.forwards)} ops forward, {len(trace.backwards)} steps back{updates}."
 
 
@@ -36,8 +37,8 @@ def record_tiny(seed=0):
     return trace
 
 
-def record_shapes(batch=2, seed=0, image=None, progress=None):
-    """One training step of the shipped network, which is trained, on pictures of shapes."""
+def record_shapes(batch=2, seed=0, image=None, progress=None, steps=1):
+    """`steps` training steps of the shipped network, which is trained, on pictures of shapes."""
     from minidl.data.shapes import NAMES, draw
     from minidl.models.shapes import trained
 
@@ -46,20 +47,25 @@ def record_shapes(batch=2, seed=0, image=None, progress=None):
     pictures = draw(labels, np.random.default_rng([seed, 1])).astype(np.float32)
     if image is not None:
         pictures[0] = read_image(image, pictures.shape[1:])
-    trace, scores = record_step(net, pictures, labels, progress)
+    trace, scores = record_step(net, pictures, labels, progress, steps)
     chances = np.exp(scores - scores.max(1, keepdims=True))
     chances /= chances.sum(1, keepdims=True)
     said = [f"{NAMES[p.argmax()]} {100 * p.max():.0f} %" + ("" if p.argmax() == label or image is not None and not k else
                                                             f" (it is a {NAMES[label]})")
             for k, (p, label) in enumerate(zip(chances, labels, strict=True))]
     size = sum(p.numel() for p in net.parameters())
-    trace.title = [f"ShapeNet: a residual network, trained to name drawn shapes ({size} parameters). One more step.",
+    trace.title = [f"ShapeNet: a residual network, trained to name drawn shapes ({size} parameters). {more(steps)}",
                    f"It is shown {batch} pictures and says: {', '.join(said[:4])}{' ...' if batch > 4 else ''}.", counts(trace)]
     return trace
 
 
-def record_model(name, batch=None, seed=0, image=None, progress=None):
-    """One training step of a network of minidl.models, with random weights, on a drawn picture."""
+def more(steps):
+    """How much it is trained while the recording runs."""
+    return "One more step." if steps == 1 else f"{steps} more steps on the same pictures."
+
+
+def record_model(name, batch=None, seed=0, image=None, progress=None, steps=1):
+    """`steps` training steps of a network of minidl.models, with random weights, on a drawn picture."""
     from minidl.core.rng import manual_seed
     from minidl.data.shapes import draw
     from minidl.models import MODELS
@@ -80,34 +86,37 @@ def record_model(name, batch=None, seed=0, image=None, progress=None):
     else:
         pictures = np.random.default_rng(seed).standard_normal((batch, *model.input)).astype(np.float32)
     try:
-        trace, _ = record_step(net, pictures, np.zeros(batch, np.int64), progress)
+        trace, _ = record_step(net, pictures, np.zeros(batch, np.int64), progress, steps)
     except ShapeError:
         if wanted or batch > 1:
             raise
-        return record_model(name, 2, seed, image, progress)  # a norm over a single value: a side branch that ends in 1×1
-    trace.title = [f"{name}: {safe(model.source)}. One step of training.",
+        return record_model(name, 2, seed, image, progress, steps)  # a norm over a single value: a side branch that ends in 1×1
+    trace.title = [f"{name}: {safe(model.source)}. {'One step' if steps == 1 else f'{steps} steps'} of training.",
                    f"Weights are random (seed {seed}), so its maps show noise. {batch} picture{'s' if batch > 1 else ''} of "
                    f"{'×'.join(map(str, model.input))}, label 0.", counts(trace)]
     return trace
 
 
-def record_step(net, pictures, labels, progress=None):
-    """(Trace, scores) of one training step: forward, cross-entropy, backward, plain SGD."""
+def record_step(net, pictures, labels, progress=None, steps=1):
+    """(Trace, scores before it) of training steps: forward, cross-entropy, backward, plain SGD."""
     from minidl.nn import functional as F  # noqa: N812 - everybody's name for it
     from minidl.optim import SGD
 
-    optimizer = SGD(net.parameters(), lr=LEARNING_RATE)
+    optimizer, first = SGD(net.parameters(), lr=LEARNING_RATE), None
     images, targets = Tensor(pictures), Tensor(labels.astype(np.int64))
     with step(net, progress=progress) as trace:
-        out = net(images)
-        scores, *sides = out if isinstance(out, tuple) else (out,)
-        loss = F.cross_entropy(scores, targets)
-        for side in sides:
-            if side is not None:
-                loss = loss + F.cross_entropy(side, targets) * AUXILIARY
-        loss.backward()
-        optimizer.step()
-    return trace, scores.detach().numpy()
+        for _ in range(steps):
+            optimizer.zero_grad()
+            out = net(images)
+            scores, *sides = out if isinstance(out, tuple) else (out,)
+            loss = F.cross_entropy(scores, targets)
+            for side in sides:
+                if side is not None:
+                    loss = loss + F.cross_entropy(side, targets) * AUXILIARY
+            loss.backward()
+            optimizer.step()
+            first = scores.detach().numpy() if first is None else first
+    return trace, first
 
 
 def no_such(name, models):
@@ -161,13 +170,13 @@ def read_npy(path):
     return image.astype(np.float32) / (255 if image.dtype.kind in "iu" else 1)
 
 
-def record_script(script, arguments=()):
-    """Everything that a script runs, as far as it gets; if it fails, the last step before that comes first."""
+def record_script(script, arguments=(), last=None):
+    """Everything that a script runs, as far as it gets, or its last training steps; if it fails, the last step before that comes first."""
     before = sys.argv, sys.path[0]
     sys.argv, sys.path[0] = [script, *arguments], os.path.dirname(os.path.abspath(script))
     trace = None
     try:
-        with step() as trace:
+        with step(last=last) as trace:
             runpy.run_path(script, run_name="__main__")
     except SystemExit as stop:
         if not stop.code:
@@ -177,6 +186,8 @@ def record_script(script, arguments=()):
     finally:
         sys.argv, sys.path[0] = before
     trace.title = [f"{safe(script)}: {len(trace.forwards)} ops forward, {len(trace.backwards)} steps back."]
+    if trace.forgotten:
+        trace.title.append(f"The last {last} training steps; {trace.forgotten} steps before them were let go.")
     if trace.error:
         trace.title.append(f"It stopped. {safe(trace.error.splitlines()[0])} The last step before that:")
     return trace

@@ -11,14 +11,15 @@ import textwrap
 
 from minidl.core.errors import MinidlError
 from minidl.stepper import screen
-from minidl.stepper.conditions import condition, matches
+from minidl.stepper.compare import training_steps
+from minidl.stepper.conditions import condition, matches, nearest
 from minidl.stepper.effect import measured
 from minidl.stepper.looking import Looking
 from minidl.stepper.text import safe, shorten
 
 PROMPT = "(step) "
 PLAIN_WIDTH = 100
-KEYS = "Enter: next step   p: back   f: its backward   c back: where the backward starts   h: all verbs   q: quit"
+KEYS = "Enter: next step   p: back   f: its backward   c back: to the backward   h: all verbs   q: quit"
 VERBS = ["n", "p", "c", "rc", "r", "f", "j", "u", "d", "b", "cl",
          "g", "l", "v", "w", "ck", "why", "t", "diff", "x", "save", "html", "h", "q"]
 
@@ -125,8 +126,7 @@ class Prompt(Looking, cmd.Cmd):
         try:
             return [condition(text, self.trace)]
         except MinidlError as error:
-            for line in str(error).splitlines():
-                self.say(line.strip())
+            self.tell(error)
             return []
 
     def first(self, conditions, way):
@@ -183,7 +183,9 @@ class Prompt(Looking, cmd.Cmd):
                 if argument and item.kind == kind and (item.path and matches(item.path, argument) or item.label == argument):
                     self.go(k)
                     return
-        self.say(f"j takes a step from 1 to {len(self.trace.steps)}, a module, or an op's number like op3; g shows which is which.")
+        near = nearest(argument, {item.path for item in self.trace.steps if item.path})
+        self.say(f"j takes a step from 1 to {len(self.trace.steps)}, a module, or an op's number like op3; g shows which is which."
+                 + (f" Did you mean {' or '.join(map(safe, near))}?" if near else ""))
 
     def do_u(self, argument):
         """u              to the op that made this one's input, towards the data (u 2: its second input)"""
@@ -300,6 +302,11 @@ class Prompt(Looking, cmd.Cmd):
         """An answer in words."""
         self.paper.draw([[("  " + line, "")] for line in textwrap.wrap(text, self.paper.width - 2)])
 
+    def tell(self, error):
+        """An error, line by line."""
+        for line in str(error).splitlines():
+            self.say(line.strip())
+
     def start(self):
         """The title and the first step, then where that is and which keys move on."""
         self.paper.draw([[(line, "dim")] for line in self.title])
@@ -307,7 +314,8 @@ class Prompt(Looking, cmd.Cmd):
         self.show()
         self.paper.draw([[]])
         item, trace = self.current, self.trace
-        ahead = f"; {len(trace.backwards)} steps back through them follow" if item.kind == "forward" and trace.backwards else ""
+        back = len([one for part in training_steps(trace) if item in part for one in part if one.kind == "backward"])
+        ahead = f"; {back} steps back through them follow" if item.kind == "forward" and back else ""
         self.say(f"You are at step {item.step} of {len(trace.steps)}: {item.kind} {item.number} of {trace.counts[type(item)]}{ahead}.")
         self.say(KEYS)
 

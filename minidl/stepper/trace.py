@@ -128,6 +128,10 @@ class Trace:
         self.modules = []     # what describe() calls "modules"
         self.title = []       # lines for the first screen
         self.shrunk = []      # what was left out of a saved trace, in words
+        self.others = []      # [(name, Trace)] to compare with: compare.py
+        self.compared = {}    # what a saved trace says of that: {id(Value): [Compared]}
+        self.diffs = []       # what a saved trace says of other backends: diff.py
+        self.forgotten = 0    # steps that came before those that were kept
         self.error = ""       # what the recorded code raised, if anything: "ShapeError: add: the shapes ..."
 
     forwards = property(lambda self: [s for s in self.steps if type(s) is Forward])
@@ -156,10 +160,12 @@ class Trace:
 
     def settle_names(self):
         """Give every value a name, and no two the same one."""
-        given, taken = 0, set()
+        given, taken, first = 0, set(), {}
         for value in self.values:
             given += value.made_by is None
             name = module_name(value) or value.known or value.default_name(given)
+            age = value.version - first.setdefault(name, value.version)  # weight, weight', weight'', ..., weight'4
+            name += "'" * age if age < 4 else f"'{age}"
             if name in taken:  # a variable that was assigned again: say by which op
                 name = f"{name}@{value.made_by.label if value.made_by else given}"
             while name in taken:

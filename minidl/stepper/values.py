@@ -27,6 +27,7 @@ class Value:
         self.of = of                  # for a gradient: the Value it is the gradient of
         self.role = "activation" if made_by else "gradient" if of else "input"  # or "parameter", "buffer"
         self.known = known            # what the model or the program calls it
+        self.version = 0              # of a parameter: how many times an optimiser had changed it
         self.name = known or ""       # what the stepper calls it; Trace.settle_names() decides
         self.stored = {}              # what a saved trace said of it
         self.looked = {}              # what was computed of it so far

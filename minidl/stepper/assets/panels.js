@@ -5,6 +5,7 @@ import { forwardOf, settingsText, tensorOf, trace } from "./data.js";
 import { draw, legend, plan } from "./picture.js";
 import { slotsOf } from "./stage.js";
 import { formula } from "./formula.js";
+import { differences, ranOn, statistics } from "./compare.js";
 import { TABS, pane, update, view } from "./state.js";
 import { graphPane } from "./graph.js";
 
@@ -60,9 +61,9 @@ function tensorPane(step) {
     section([tensor.role === "gradient" ? "gradient " : "", el("bdi", { class: "name" }, tensor.name)],
       el("p", { class: "axes" }, tensor.shape.length ? tensor.shape.map((size, k) => el("span", { class: "axis" }, el("i", {}, tensor.axes[k] ?? `axis ${k}`), String(size))) : "a scalar"),
       el("p", { class: "quiet" }, `${tensor.role}, ${tensor.dtype}, ${tensor.device}`),
-      maker !== null && maker !== undefined ? jump(`made in step ${maker + 1}`, maker) : null,
+      el("p", { class: "links" }, maker !== null && maker !== undefined ? jump(`made in step ${maker + 1}`, maker) : null,
       of ? el("button", { type: "button", class: "link", click: () => update({ tensor: of.id, at: null }) }, `gradient of ${of.name}`) : null,
-      gradient ? el("button", { type: "button", class: "link", click: () => update({ tensor: gradient.id, at: null }) }, "see its gradient") : null,
+      gradient ? el("button", { type: "button", class: "link", click: () => update({ tensor: gradient.id, at: null }) }, "see its gradient") : null),
       statistics(tensor, other)),
     section("Values", big(tensor)),
     section("Histogram", histogram(tensor)),
@@ -70,17 +71,6 @@ function tensorPane(step) {
 }
 
 const jump = (text, place) => el("button", { type: "button", class: "link", click: () => update({ place }) }, text);
-
-function statistics(tensor, other) {
-  const f = tensor.facts;
-  if (!f) return el("p", { class: "quiet" }, "Its values were not recorded.");
-  const g = other?.facts, share = (x) => `${num(100 * x.zero / x.size, 2)} %`;
-  const rows = [["min", f.min, g?.min], ["max", f.max, g?.max], ["mean", f.mean, g?.mean], ["std", f.std, g?.std], ["largest |·|", f.absmax, g?.absmax]]
-    .map(([name, a, b]) => [name, num(a), num(b)]).concat([["zeros", share(f), g ? share(g) : ""], ["NaN", String(f.nan), g ? String(g.nan) : ""], ["∞", String(f.inf), g ? String(g.inf) : ""]]);
-  return el("table", { class: "statistics" },
-    el("thead", {}, el("tr", {}, el("td", {}), el("th", { scope: "col" }, tensor.of !== null ? "gradient" : "value"), g ? el("th", { scope: "col" }, tensor.of !== null ? "value" : "gradient") : null)),
-    el("tbody", {}, rows.map(([name, a, b]) => el("tr", { class: (name === "NaN" || name === "∞") && a !== "0" ? "bad" : null }, el("th", { scope: "row" }, name), el("td", {}, a), g ? el("td", {}, b) : null))));
-}
 
 function big(tensor) {
   if (!tensor.thumbnails) return el("p", { class: "quiet" }, tensor.facts?.size === 1 ? num(tensor.facts.min, 6) : "no picture: see the numbers");
@@ -169,6 +159,7 @@ function sourcePane(step) {
     step.kind === "backward" ? listing("Backward", step.source.backward, true) : null, // what ran comes first
     listing("Forward", step.source.forward, step.kind === "forward"),
     step.kind === "backward" ? null : listing("Backward", step.source.backward, false),
+    section("Ran on", ranOn(step)),
     forward.keeps?.length ? section("Kept alive for the backward", el("p", {}, forward.keeps.map((k) => `${k.name} ${bytes(k.bytes)}`).join(", "))) : null];
 }
 
@@ -202,7 +193,7 @@ function coloured(text) {
 // --- check -----------------------------------------------------------------------------------------------------------
 function checkPane(step) {
   const forward = forwardOf(step), check = step.check ?? forward?.check;
-  if (!check) return section("Finite differences", el("p", { class: "quiet" }, "This trace was written without checks. ", el("code", {}, "minidl step --check fast --html FILE"), " puts them in; at the prompt, ", el("code", {}, "ck"), " checks the op under the cursor."), timing(step));
+  if (!check) return [otherBackends(forward), section("Finite differences", el("p", { class: "quiet" }, "This trace was written without checks. ", el("code", {}, "minidl step --check fast --html FILE"), " puts them in; at the prompt, ", el("code", {}, "ck"), " checks the op under the cursor.")), timing(step)];
   return [section(["Finite differences ", el("span", { class: check.ok ? "good" : "bad" }, verdict(check))],
     check.cropped ? el("p", { class: "quiet" }, check.cropped) : null,
     scroller("the check", el("table", {}, el("thead", {}, el("tr", {}, ["gradient", "verdict", "error", "allowed", "probes", ""].map((c) => el("th", { scope: "col" }, c)))),
@@ -210,7 +201,12 @@ function checkPane(step) {
         el("td", {}, num(row.error)), el("td", {}, num(row.allowed)), el("td", {}, String(row.probes)), el("td", {}, row.reason))))),
     check.rows.filter((row) => row.skipped?.length).map((row) => el("p", { class: "quiet" }, `grad_${row.argument}: ${several(row.skipped.length, "probe")} left out: ${row.skipped.slice(0, 3).join("; ")}`))),
     check.rows.flatMap((row) => row.details ?? []).map((line) => el("p", {}, el("code", {}, line)))),
-  check.rows.filter((row) => row.curve?.length).slice(0, 2).map((row) => section(["Error against h, ", el("code", {}, `grad_${row.argument}`)], curve(row.curve))), timing(step)];
+  check.rows.filter((row) => row.curve?.length).slice(0, 2).map((row) => section(["Error against h, ", el("code", {}, `grad_${row.argument}`)], curve(row.curve))), otherBackends(forward), timing(step)];
+}
+
+function otherBackends(forward) {
+  const found = differences(forward);
+  return found ? section("Other backends", found) : null;
 }
 
 function verdict(check) {
@@ -223,6 +219,7 @@ function timing(step) {
   if (step.kind === "forward") rows.push(["keeps", step.keeps.length ? step.keeps.map((k) => `${k.name} ${bytes(k.bytes)}`).join(", ") : "nothing"], ["moves", bytes(step.bytes)]);
   if (step.flops) rows.push(["arithmetic", `${num(step.flops)} operations`]);
   if (step.kind === "backward") rows.push(["ran", step.ran.join(", ") || "no op at all"]);
+  if (step.runs.length) rows.push(["on", step.runs.map((run) => (step.runs.length > 1 || run.op !== step.op ? `${run.op}: ${run.name}` : run.name)).join(", ")]);
   return section("This step", el("dl", {}, rows.map(([name, value]) => [el("dt", {}, name), el("dd", {}, value)])));
 }
 

@@ -1,0 +1,412 @@
+"""The stepper beside itself: what ran, what an op does to the gradient, the training step before, other traces, other backends,
+recordings that keep only the last training steps; and the verbs t, diff, save and html."""
+
+import io
+import json
+import re
+import sys
+
+import numpy as np
+import pytest
+
+import minidl
+from minidl import nn, optim
+from minidl.core.config import use_backend
+from minidl.core.errors import ArgumentError
+from minidl.core.op import OPS, op
+from minidl.core.tensor import Tensor
+from minidl.ops import relu
+from minidl.stepper import flight_recorder, load, page, step, subjects
+from minidl.stepper.compare import BEFORE, comparisons, training_steps
+from minidl.stepper.container import TraceError
+from minidl.stepper.diff import differences
+from minidl.stepper.effect import SENTENCES, measured, sentence
+from minidl.stepper.flight import FlightError
+from minidl.stepper.pattern import PATTERN, mismatch
+from minidl.stepper.ran import Run, in_words
+from minidl.stepper.source import output_names
+from minidl.stepper.terminal import Paper, Prompt
+
+
+class Out(io.StringIO):
+    """Collects what is drawn."""
+
+
+def say(trace, *commands, at=1):
+    """What the prompt answers, at a step."""
+    paper = Paper(Out())
+    prompt = Prompt(trace, paper)
+    prompt.cursor = at - 1
+    for line in commands:
+        prompt.onecmd(line)
+    return paper.out.getvalue()
+
+
+class Small(nn.Module):
+    """A convolution with everything around it."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.bn, self.head = nn.Conv2d(2, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Linear(4, 3)
+
+    def forward(self, x):
+        """Pictures -> scores."""
+        return self.head(relu(self.bn(self.conv(x))).mean((2, 3)))
+
+
+def trained(steps, last=None, seed=0, backend=None):
+    """A recording of some training steps of it."""
+    minidl.manual_seed(seed)
+    net, x, labels = Small(), minidl.randn(2, 2, 6, 6), Tensor(np.array([0, 2]))
+    optimizer = optim.SGD(net.parameters(), lr=0.1)
+    with use_backend(backend), step(net, last=last) as trace:
+        for _ in range(steps):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(net(x), labels).backward()
+            optimizer.step()
+    return trace
+
+
+@pytest.fixture(scope="module")
+def once():
+    return trained(1)
+
+
+@pytest.fixture(scope="module")
+def twice():
+    return trained(2)
+
+
+# --- what ran ---------------------------------------------------------------------------------------------------------
+
+def test_a_step_knows_which_implementation_ran():
+    conv, *others = trained(1, backend="reference").forwards
+    assert [(run.op, run.name) for run in conv.runs] == [("conv2d", "reference")]
+    assert [run.name for run in conv.backwards[0].runs] == ["reference"]  # for the weight alone: nobody asks for the picture's
+    linear = next(item for item in others if item.op.name == "linear")
+    assert [(run.op, run.name) for run in linear.runs] == [("matmul", "reference")]
+    assert not next(item for item in others if item.op.name == "relu").runs
+
+
+def test_the_screens_and_the_page_say_it(once, tmp_path):
+    name = once.forwards[0].runs[0].name
+    assert re.search(rf"  ran +{name} .*in all", say(once, "j 1"))
+    assert re.search(rf"  on +conv2d_grad_w: {once.forwards[0].backwards[0].runs[0].name} ", say(once, "j 1", "f"))
+    assert "ran      plain array expressions" in say(once, "c relu")
+    once.save(tmp_path / "t.zip")
+    kept = load(tmp_path / "t.zip")
+    assert in_words(kept.forwards[0]) == in_words(once.forwards[0])
+    assert once.describe()["steps"][0]["runs"][0]["name"] == name
+
+
+def test_a_fallback_is_told_and_a_call_that_is_not_meant_is_not():
+    item = type("Item", (), {"op": OPS["conv2d"], "runs": [Run("conv2d", "generic", 1e-3, others=[
+        ("cpu/a", "float16", "fallback"), ("cpu/b", "another call", ""), ("reference", "would do it too", "")])]})
+    assert in_words(item) == "generic 1 ms (cpu/a: float16)"
+
+
+# --- what an op does to the gradient ------------------------------------------------------------------------------------
+
+def test_every_op_says_what_it_does_to_the_gradient():
+    assert [name for name, known in OPS.items() if not sentence(known)] == []
+    assert [name for name in SENTENCES if name not in OPS and name != "SGD"] == []
+    assert sentence(OPS["where"]).startswith("grad_y goes to whichever was chosen")  # from its docstring
+
+
+def test_the_first_screen_answers_three_questions(once):
+    paper = Paper(Out())
+    Prompt(once, paper, ["A title."]).start()
+    said = paper.out.getvalue()
+    assert "You are at step 1 of 13: forward 1 of 6; 6 steps back through them follow." in said  # where am I
+    assert "gradient sends it back through the filter" in said and "(step 12: f)" in said        # what does it do to the gradient
+    assert "Enter: next step" in said and "c back" in said                                       # which key moves on
+
+
+def test_the_numbers_beside_it_are_those_of_the_step_back(once):
+    gate = next(item for item in once.forwards if item.op.name == "relu")
+    back = gate.backwards[0]
+    before, after = (max(abs(x.array).max() for x in xs) for xs in (
+        [grad for _, grad in back.grads_in], [part.grad for part in back.contributions]))
+    assert measured(gate) == measured(back)
+    found = re.match(r"largest \|grad_y\| (\S+) → grad_x (\S+) .*zeros 0 % → (\d+) %", measured(gate))
+    assert float(found[1]) == pytest.approx(before, rel=1e-2) and float(found[2]) == pytest.approx(after, rel=1e-2)
+    assert int(found[3]) == round(100 * (back.contributions[0].grad.array == 0).mean())
+
+
+def test_where_no_gradient_came_back_it_says_so():
+    x = Tensor(np.ones(3), requires_grad=True)
+    with step() as trace:
+        (x * 2).tanh()
+        Tensor(np.ones(2)) + 1
+    assert measured(trace.forwards[0]) == "no backward went through it."
+    assert measured(trace.forwards[2]).startswith("none came back")
+    assert "No step went back through it: no backward" in say(trace, "f")
+
+
+def test_f_goes_to_the_step_back_and_again_to_the_forward(once):
+    assert re.findall(r"● (\w+ \d+/\d+)", say(once, "f", "f", at=2)) == ["bwd 5/6", "fwd 2/6"]
+    assert "neither" in say(once, "f", at=13)
+
+
+@pytest.mark.parametrize("name, count, names", [
+    ("batch_norm_train", 3, ["y", "mean", "var"]), ("sort", 2, ["values", "indices"]), ("max_pool2d", 2, ["y1", "y2"]),
+    ("pass_on", 2, ["y1", "y2"])])
+def test_outputs_are_called_what_the_docstring_calls_them(name, count, names):
+    assert output_names(OPS[name], count) == names
+
+
+def test_batch_norms_extras_are_mean_and_var(once):
+    assert once.find("bn.mean").shape == once.find("bn.var").shape == (4,)
+
+
+# --- the training step before, other traces ----------------------------------------------------------------------------
+
+def test_a_tensor_is_put_beside_the_one_of_the_training_step_before(twice):
+    first, second = training_steps(twice)
+    found = comparisons(twice)
+    for before, after in zip(first[:12], second[:12], strict=True):
+        assert (before.kind, before.op.name) == (after.kind, after.op.name)
+    for k in range(6):
+        y, other = second[k].outputs[0], first[k].outputs[0]
+        row, = found[id(y)]
+        assert row.where == BEFORE and row.value is other
+        assert row.apart == pytest.approx(np.abs(y.array - other.array).max() / np.abs(other.array).max(), rel=1e-6)
+    weight = second[0].inputs[1]
+    assert weight.name == "conv.weight'" and found[id(weight)][0].value.name == "conv.weight"
+    grad = second[6 + 5].contributions[0].grad
+    assert found[id(grad)][0].value is first[6 + 5].contributions[0].grad
+    assert all(id(value) not in found for value in (first[0].outputs[0], first[0].inputs[0]))
+
+
+def test_the_prompt_shows_it(twice):
+    assert "compare  the training step before: mean" in say(twice, "v y", at=14)
+    assert "compare" not in say(twice, "v y", at=1)
+
+
+def test_it_is_in_the_file_and_in_the_page_and_stays_in_the_budget(twice, tmp_path):
+    twice.save(tmp_path / "t.zip")
+    whole, kept = twice.describe(), load(tmp_path / "t.zip")
+    again = kept.describe()
+    assert [t["compared"] for t in again["tensors"]] == [t["compared"] for t in whole["tensors"]]
+    assert sum(len(t["compared"]) for t in whole["tensors"]) > 20
+    assert "the training step before" in say(kept, "v y", at=14)
+    assert mismatch({**again, "arrays": []}, PATTERN, "trace") == ""
+    names = [row["name"] for row in page.prepared(whole)["outline"]]
+    assert names[:2] == ["training step 1–2", "training step 1"] and "training step 2" in names
+
+
+def test_another_trace_beside_this_one(once):
+    once.others = [("other</script>.zip", trained(1, seed=1)), ("same.zip", trained(1))]
+    try:
+        rows = comparisons(once)[id(once.forwards[0].outputs[0])]
+        assert [row.where for row in rows] == ["other</script>.zip", "same.zip"]
+        assert rows[0].apart > 0.1 and rows[1].apart < 1e-6
+        said = once.describe()["tensors"]
+        assert any(row["tensor"] is None and row["facts"] and row["apart"] == 0 for tensor in said for row in tensor["compared"])
+        assert "</script>" not in page.html(once.describe()).split('id="trace">')[1].partition("</script>")[0]
+    finally:
+        once.others = []
+
+
+def test_two_backends_beside_each_other(tmp_path):
+    trained(1, backend="reference").save(tmp_path / "reference.zip")
+    trace = trained(1)
+    trace.others = [("reference", load(tmp_path / "reference.zip"))]
+    conv = trace.forwards[0].outputs[0]
+    assert comparisons(trace)[id(conv)][0].apart < 1e-5
+
+
+# --- other backends -----------------------------------------------------------------------------------------------------
+
+def test_differences_are_in_the_description_and_survive_a_file(once, tmp_path):
+    whole = once.describe(diff=["reference"])
+    diff, = whole["diffs"]
+    ops = {once.steps[row["step"] - 1].op.name for row in diff["rows"]}
+    assert {"conv2d", "batch_norm_train", "linear"} <= ops and all(row["alone"] < 1e-5 for row in diff["rows"])
+    assert diff["left"][0]["why"] == "has no other implementation" and "relu" in diff["left"][0]["ops"]
+    once.save(tmp_path / "t.zip", diff=["reference"])
+    kept = load(tmp_path / "t.zip")
+    assert differences(kept, "reference") == diff
+    assert "conv2d" in say(kept, "diff reference")
+
+
+def test_a_wrong_backend_shows_up_in_the_differences(once, monkeypatch):
+    from minidl import backend
+    wrong = next(i for i in backend.IMPLEMENTATIONS["conv2d"] if i.name == "reference")
+    right = wrong.function
+    monkeypatch.setattr(wrong, "function", lambda *arrays, **how: right(*arrays, **how) * 1.01)
+    row = next(row for row in differences(once, "reference")["rows"] if once.steps[row["step"] - 1].op.name == "conv2d")
+    assert row["alone"] == pytest.approx(0.01, rel=0.1) and row["theirs"] > 100 * row["ours"]
+
+
+def test_an_unknown_backend_is_refused_with_the_nearest(once):
+    with pytest.raises(ArgumentError, match="Did you mean reference"):
+        differences(once, "refrence")
+    assert "there is no such backend" in say(once, "diff nonsense")
+
+
+def test_a_difference_of_a_step_that_is_not_there_is_refused(once, tmp_path):
+    import zipfile
+    once.save(tmp_path / "t.zip", diff=["reference"])
+    with zipfile.ZipFile(tmp_path / "t.zip") as archive:
+        files = {name: archive.read(name) for name in archive.namelist()}
+    data = json.loads(files["trace.json"])
+    for wrong, change in ((99, "step"), ("x", "step"), (None, "alone")):
+        broken = json.loads(files["trace.json"])
+        broken["diffs"][0]["rows"][0][change] = wrong
+        with zipfile.ZipFile(tmp_path / "bad.zip", "w") as archive:
+            for name, content in files.items():
+                archive.writestr(name, json.dumps(broken) if name == "trace.json" else content)
+        with pytest.raises(TraceError):
+            load(tmp_path / "bad.zip")
+    assert data["version"] == 2
+
+
+# --- the last training steps only -----------------------------------------------------------------------------------------
+
+def test_only_the_last_training_steps_are_kept():
+    whole, last = trained(7), trained(7, last=2)
+    assert len(last.updates) == 2 and last.forgotten == 5 * 13 and len(whole.updates) == 7
+    for ours, theirs in zip(last.steps, whole.steps[-26:], strict=True):
+        assert (ours.kind, ours.op.name, ours.path) == (theirs.kind, theirs.op.name, theirs.path)
+    np.testing.assert_array_equal(last.steps[-1].rows[0].after.array, whole.steps[-1].rows[0].after.array)
+    assert [item.step for item in last.steps] == list(range(1, 27)) and last.counts == dict.fromkeys(last.counts, 12) | {
+        type(last.updates[0]): 2}
+    assert {value.name for value in last.values} >= {"conv.weight", "conv.weight'", "conv.weight''"}
+    assert mismatch({**last.describe(), "arrays": []}, PATTERN, "trace") == ""
+    assert comparisons(last)[id(last.steps[13].outputs[0])][0].where == BEFORE
+
+
+def test_a_long_recording_does_not_grow():
+    minidl.manual_seed(0)
+    net, sizes = Small(), []
+    optimizer = optim.SGD(net.parameters(), lr=0.01, momentum=0.9)
+    recording = step(net, last=2)
+    with recording:
+        for _ in range(9):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(net(minidl.randn(2, 2, 6, 6)), Tensor(np.array([0, 2]))).backward()
+            optimizer.step()
+            sizes.append([len(part) for part in (recording.alive, recording.found, recording.grads, recording.by_node)])
+    assert sizes[3] == sizes[-1]
+
+
+def test_record_last_of_a_script(tmp_path):
+    script = tmp_path / "train.py"
+    script.write_text("import minidl\nw = minidl.ones(3, requires_grad=True)\nopt = minidl.optim.SGD([w], lr=0.1)\n"
+                      "for _ in range(5):\n    opt.zero_grad()\n    (w * w).sum().backward()\n    opt.step()\n")
+    trace = subjects.record_script(str(script), last=3)
+    assert len(trace.updates) == 3 and "The last 3 training steps; 10 steps before them were let go." in trace.title
+
+
+@pytest.mark.parametrize("text", ["last", "last:0", "first:3", "last:x", "3"])
+def test_record_takes_last_and_a_number(text):
+    from click.testing import CliRunner
+
+    from minidl.commands.step import command
+    done = CliRunner().invoke(command, ["tiny", "--record", text])
+    assert done.exit_code == 2 and "is not last:N" in done.output
+
+
+def test_the_flight_recorder_repeats_the_last_steps(tmp_path):
+    minidl.manual_seed(0)
+    model = nn.Sequential(nn.Linear(2, 4), nn.Tanh(), nn.Linear(4, 1))
+    optimizer = optim.SGD(model.parameters(), lr=0.1)
+
+    @flight_recorder(model, optimizer, tmp_path / "f.zip", last=3)
+    def train_step(x, target):
+        optimizer.zero_grad()
+        loss = ((model(x) - target) / target).square().mean()
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    with pytest.raises(FlightError) as caught:
+        for target in (1.0, 2.0, 3.0, 4.0, 0.0):
+            train_step(minidl.randn(4, 2), minidl.full((4, 1), target))
+    trace = caught.value.trace
+    assert len(trace.updates) == 3 and "training step 3 to 5, the loss is inf" in trace.title[0]
+    assert "first bad: div" in str(caught.value) and training_steps(trace)[2][4].op.name == "div"
+    with pytest.raises(ArgumentError, match="how many training steps"):
+        flight_recorder(model, optimizer, last=0)
+
+
+# --- verbs ----------------------------------------------------------------------------------------------------------------
+
+def test_t_says_where_the_time_went(once):
+    said = say(once, "t").splitlines()
+    assert re.match(r"  forward \S+ (µs|ms|s), backward \S+ (µs|ms|s), update ", said[0])
+    assert said[1].split() == ["step", "kind", "op", "module", "time", "share", "speed"]
+    shares = [int(re.search(r"(\d+) %", line)[1]) for line in said[2:]]
+    assert shares == sorted(shares, reverse=True) and len(shares) == 13 and 90 <= sum(shares) <= 110
+
+
+def test_diff_is_a_table_that_ends_with_what_it_left_out(once):
+    said = say(once, "diff reference")
+    assert re.search(r"step +op +module +alone +added up +ours-f64 +its-f64 +nearer", said)
+    assert re.search(r"\n  1 +conv2d +conv +\S+ +\S+ +\S+ +\S+", said) and "not compared, has no other implementation: relu" in said
+
+
+def test_save_and_html_write_files_and_say_how_large(once, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    said = say(once, "save t.zip", "html p.html", "save", "html no/such/folder/p.html", "save no/such/folder/t.zip")
+    assert re.search(r"Written: t\.zip, \S+ kB\.", said) and re.search(r"Written: p\.html, \S+ kB\.", said)
+    assert "Say where to: a file name." in said and said.count("the file cannot be written") == 2
+    assert len(load("t.zip").steps) == 13 and "<!doctype html>" in (tmp_path / "p.html").read_text("utf-8")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["p.html", "t.zip"]
+
+
+@pytest.mark.parametrize("command, meant", [
+    ("c con2d", "conv2d"), ("b Relu", "relu"), ("c hed", "head"), ("b nam", "nan"), ("b satrated", "saturated"), ("j haed", "head")])
+def test_near_misses_are_suggested(once, command, meant):
+    assert f"Did you mean {meant}" in " ".join(say(once, command).split())
+
+
+def test_what_is_near_nothing_gets_no_suggestion(once):
+    assert "Did you mean" not in say(once, "b qqqqqqq", "j qqqqqqq")
+
+
+# --- pictures of one's own --------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("mode, suffix", [("RGB", "png"), ("RGB", "jpg"), ("L", "png"), ("RGBA", "png"), ("P", "png")])
+def test_pictures_are_read_through_pillow(tmp_path, mode, suffix):
+    image = pytest.importorskip("PIL.Image", reason="Pillow is not installed: pip install -e '.[data]'")
+    path = tmp_path / f"half.{suffix}"
+    picture = image.new("RGB", (40, 20), (255, 0, 0))
+    picture.paste((0, 0, 255), (20, 0, 40, 20))
+    picture.convert(mode).save(path)
+    found = subjects.read_image(str(path), (3, 32, 32))
+    assert found.shape == (3, 32, 32) and found.dtype == np.float32 and 0 <= found.min() and found.max() <= 1
+    if mode != "L":
+        assert found[0, :, :12].min() > 0.9 and found[2, :, 20:].min() > 0.9 and found[0, :, 20:].max() < 0.1
+    assert subjects.read_image(str(path), (1, 28, 28)).shape == (1, 28, 28)
+
+
+def test_an_own_picture_gets_into_the_trace(tmp_path):
+    image = pytest.importorskip("PIL.Image", reason="Pillow is not installed: pip install -e '.[data]'")
+    image.new("RGB", (64, 64), (0, 255, 0)).save(tmp_path / "green.png")
+    trace = subjects.record_shapes(image=str(tmp_path / "green.png"))
+    assert trace.forwards[0].inputs[0].array[0, :, 0, 0].tolist() == [0, 1, 0]
+
+
+def test_without_pillow_it_says_what_to_install(tmp_path, monkeypatch):
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    with pytest.raises(ArgumentError, match="Pillow"):
+        subjects.read_image(str(tmp_path / "a.png"), (3, 8, 8))
+
+
+def test_an_op_without_words_on_its_gradient_still_steps():
+    known = dict(OPS)
+    try:
+        @op("x", name="wordless_op_of_a_test")
+        def wordless(x):
+            """Twice x."""
+            return x.array * 2, lambda grad_y: (grad_y * 2,)
+
+        with step() as trace:
+            wordless(Tensor(np.ones(2), requires_grad=True)).sum().backward()
+        assert "gradient largest |grad_y| 1 → grad_x 2" in say(trace, "j 1")
+    finally:
+        OPS.clear()
+        OPS.update(known)
