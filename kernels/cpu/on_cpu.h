@@ -3,6 +3,7 @@
 #pragma once
 #define MINIDL_ON_CPU 1
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 #include <tuple>
 #include <type_traits>

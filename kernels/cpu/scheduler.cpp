@@ -101,6 +101,8 @@ static void push_all() {
 }
 
 // ---------------------------------------------------------------- who runs next
+static inline bool same_file(const char* a, const char* b) { return a == b || !strcmp(a, b); }
+
 static void report_nobody_can_go_on() {
     int barrier = -1, warp = -1, left = -1, barriers = 0, warps = 0;
     for (int t = 0; t < thread_count; t++) {
@@ -130,7 +132,7 @@ static bool release_barrier() {
     if (!waiting || waiting + done != thread_count) return false;
     if (done) return report_nobody_can_go_on(), false;
     for (int t = 1; t < thread_count; t++)
-        if (threads[t].line != threads[0].line || strcmp(threads[t].file, threads[0].file)) {
+        if (threads[t].line != threads[0].line || !same_file(threads[t].file, threads[0].file)) {
             current = t;
             MinidlReport* r = report(MINIDL_DIVERGENT);
             const uint3& first = threads[0].index;
@@ -255,8 +257,8 @@ EXPORTED void minidl_warp(MinidlWarpCall* call, MinidlComplete complete) {
     MinidlWarpCall* calls[32] = {};
     for (int l = 0; l < lanes; l++) if (mask >> l & 1) {
         calls[l] = threads[first + l].call;
-        bool same = calls[l]->mask == call->mask && calls[l]->op == call->op && calls[l]->line == call->line && !strcmp(calls[l]->file, call->file);
-        if (!same) return wait_here();  // another operation: if they never meet, nobody can go on, and that is reported
+        bool same = calls[l]->mask == call->mask && calls[l]->op == call->op && calls[l]->line == call->line;
+        if (!same || !same_file(calls[l]->file, call->file)) return wait_here();  // another operation: if they never meet, nobody can go on, and that is reported
     }
     arrived[warp] &= ~mask;
     complete(calls, mask);

@@ -22,7 +22,8 @@ _DYNAMIC = re.compile(r"\bextern\s+__shared__\s+((?:__align__\s*\(\s*\w+\s*\)\s*
 _UNROLL = re.compile(r"^([ \t]*)#pragma[ \t]+unroll[ \t]*$", re.MULTILINE)
 _WARNINGS = ["-Wall", "-Wextra", "-Wno-unknown-pragmas", "-Wno-unused-function", "-Wno-unused-parameter", "-Wno-unused-variable",
              "-Wno-unused-but-set-variable", "-Wno-attributes"]
-_COMMON = ["-std=gnu++17", "-gdwarf-4", "-fPIC", "-fno-strict-aliasing", "-fno-gnu-unique", "-fvisibility=hidden", "-fno-exceptions", "-fno-rtti"]
+_COMMON = ["-std=gnu++17", "-gdwarf-4", "-fPIC", "-fno-strict-aliasing", "-fno-gnu-unique", "-fvisibility=hidden",
+           "-fno-exceptions", "-fno-rtti"]
 _NATIVE = "-mcpu=native" if platform.machine() == "aarch64" else "-march=native"
 _NOT_FOR_GCC = ("-std", "--std", "-lineinfo", "--generate-line-info", "-ftz", "--ftz", "--use_fast_math", "-default-device")
 MODES = {
@@ -101,7 +102,7 @@ def build_runtime(ucontext=False):
     """The library of kernels/cpu/*.cpp. With `ucontext` the portable way of switching stacks, also where ours exists."""
     headers = kernels_folder() / "cpu"
     sources = {p.name: p.read_text(encoding="utf-8") for p in sorted(headers.iterdir()) if p.suffix in (".h", ".cpp")}
-    flags = ["-std=c++17", "-O2", "-g1", "-fPIC", "-fvisibility=hidden", "-U_FORTIFY_SOURCE", "-D_GNU_SOURCE", "-fno-exceptions",
+    flags = ["-std=gnu++17", "-O2", "-g", "-fPIC", "-fvisibility=hidden", "-U_FORTIFY_SOURCE", "-D_GNU_SOURCE", "-fno-exceptions",
              "-fno-rtti", *(["-fcf-protection=none"] if platform.machine() == "x86_64" else []),
              *(["-DMINIDL_UCONTEXT"] if ucontext else [])]
     target = _target("runtime", [*flags, *sources.values()])
