@@ -114,11 +114,13 @@ def _overheard(op, implementation, arrays, how):
 
 def names(op):
     """The implementations of an op, the preferred one first."""
+    cuda.load()
     return [i.name for i in IMPLEMENTATIONS.get(op, [])]
 
 
 def decide(op, arrays, how):
     """[(implementation, its refusal or "", is it the one that runs)], the preferred one first."""
+    cuda.load()
     candidates, listed = _candidates(op), list(IMPLEMENTATIONS.get(op, []))
     refusals = {id(i): i.refusal(arrays, how) for i in (*candidates, *listed)}
     chosen = next((i for i in candidates if not refusals[id(i)]), None)
@@ -148,4 +150,4 @@ def _candidates(op):
     return listed if forced in (None, "shapes") else [i for i in listed if forced in (i.name, i.name.partition("/")[0])]
 
 
-from minidl.backend import cpu, generic, reference  # noqa: E402, F401 - importing them fills IMPLEMENTATIONS
+from minidl.backend import cpu, cuda, generic, reference  # noqa: E402, F401 - importing them fills IMPLEMENTATIONS

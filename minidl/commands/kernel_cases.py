@@ -9,6 +9,7 @@ import numpy as np
 
 import minidl
 from minidl import backend
+from minidl.backend import cuda
 from minidl.backend.cuda import launch
 from minidl.core.function import op_call
 from minidl.core.op import OPS
@@ -90,6 +91,7 @@ class Recorder(backend.Listener):
 
 def recorded():
     """Cases from every op's examples in float32, forward and backward, and from one step of SGD and of Adam."""
+    cuda.load()
     recorder = Recorder()
     backend.LISTENERS.append(recorder)
     try:

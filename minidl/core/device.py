@@ -13,6 +13,7 @@ import numpy as np
 from minidl.core.errors import DeviceError, explained
 
 _MODULE = None  # what stands in for cupy, inside standing_in()
+FIRST_USE = []  # functions called once, when arrays on a GPU are first asked for: they load what only a GPU needs
 
 
 class Device:
@@ -134,6 +135,8 @@ def standing_in(module):
 
 
 def _cupy():
+    while FIRST_USE:
+        FIRST_USE.pop()()
     if _MODULE is not None:
         return _MODULE
     reason = why_no_cuda()
