@@ -1,151 +1,46 @@
-"""Launchers of convolution's ladder, kernels/conv*.cu: which rung takes a call (accepts), with which tile, on which grid.
+"""The launchers of convolution's ladder, kernels/conv*.cu and im2col.cu: LADDER lists the rungs in the order in which they are tried.
 
-The rungs stand in conv_rungs.py's order of preference; each says "" or why it leaves a call to the next. docs/kernels/conv.md
-explains what each of them adds.
+Each rung says "" or why it leaves a call to the next one; docs/kernels/conv.md explains what each of them adds.
 """
 
-import copy
 import functools
-import math
 
 import numpy as np
 
 from minidl.backend import NotFor, implements
 from minidl.backend.cuda import launch
-from minidl.backend.cuda.geometry import THREADS, aligned, ceil_div, contiguous
-from minidl.backend.layout import empty, stored
-from minidl.backend.window import output_size
+from minidl.backend.cuda.conv_call import BLOCKS_WANTED, arrays_of, call_of, result_of
+from minidl.backend.cuda.geometry import THREADS, aligned, ceil_div
+from minidl.backend.cuda.tiles import tile as known_tile
+from minidl.backend.generic.conv import batches
+from minidl.backend.layout import empty
 from minidl.core.config import STATE
+from minidl.core.device import array_module
 
 OPS = ("conv2d", "conv2d_grad_x", "conv2d_grad_w")
 LARGEST = 2**31         # elements: places in an array are 32-bit numbers from v2 on
-BLOCKS_WANTED = 528     # the filter gradient is cut until it has about this many blocks: four for each processor of a large GPU
-SHORTEST_PART = 512     # positions in one part of that sum, at least: shorter ones cost more to add up than they gain
 DOUBLE_WORK = 2**24     # multiply-adds in float64 that a plain kernel may do; above, one product of im2col's columns is faster
+NOTHING = NotFor("there is nothing to multiply: generic fills in the zeros")
 
 
-class Call:
-    """One convolution, whichever of its three arrays is wanted: the numbers that kernels take, and the size of the product."""
-
-    def __init__(self, op, x_shape, w_shape, y_shape, stride, padding, dilation, groups):
-        (N, C, H, W), (O, _, KH, KW), (_, _, OH, OW) = x_shape, w_shape, y_shape
-        self.op, self.groups, self.stride = op, groups, stride
-        self.C, self.O, self.taps = C // groups, O // groups, KH * KW
-        self.elements = max(map(math.prod, (x_shape, w_shape, y_shape)))
-        self.work = math.prod(y_shape) * self.taps * self.C
-        self.pointwise = (KH, KW, *stride, *padding[0], *padding[1]) == (1, 1, 1, 1, 0, 0, 0, 0)
-        if self.pointwise:  # one image, one row: positions are numbered through
-            (N, H, W), (OH, OW) = (1, 1, N * H * W), (1, N * H * W)
-        self.numbers = {"N": N, "C": C, "H": H, "W": W, "O": O, "OH": OH, "OW": OW, "KH": KH, "KW": KW, "SH": stride[0], "SW": stride[1],
-                        "PT": padding[0][0], "PL": padding[1][0], "DH": dilation[0], "DW": dilation[1], "groups": groups}
-
-    def with_channels(self, C):
-        """The same call on an image that got more channels (one group)."""
-        other = copy.copy(self)
-        other.C, other.numbers = C, self.numbers | {"C": C}
-        return other
-
-    @property
-    def product(self):
-        """(M, N) of the matrix product, and how many such products there are side by side."""
-        n = self.numbers
-        if self.op == "conv2d":
-            return n["N"] * n["OH"] * n["OW"], self.O, self.groups
-        if self.op == "conv2d_grad_w":
-            return self.O, self.taps * self.C, self.groups
-        return n["N"] * ceil_div(n["H"], n["SH"]) * ceil_div(n["W"], n["SW"]), self.C, self.groups * n["SH"] * n["SW"]
-
-    @property
-    def positions(self):
-        """How many windows there are: the length of the filter gradient's sums."""
-        return self.numbers["N"] * self.numbers["OH"] * self.numbers["OW"]
-
-    @functools.cached_property
-    def cut(self):
-        """(positions in a part, how many parts) of the filter gradient's sums. From the sizes alone: same sizes, same bits."""
-        M, N, groups = self.product
-        wanted = min(ceil_div(BLOCKS_WANTED, ceil_div(M, 128) * ceil_div(N, 128) * groups), ceil_div(self.positions, SHORTEST_PART))
-        part = ceil_div(ceil_div(self.positions, wanted), 16) * 16  # whole steps of the tile loops
-        return part, ceil_div(self.positions, part)
-
-
-def call_of(op, first, second, stride, padding, dilation, groups, x_shape=None, w_shape=None):
-    """The Call of an op, from its first two arrays as backends get them."""
-    how = (stride, padding, dilation, groups)
-    if op == "conv2d":
-        size = output_size(first.shape, second.shape[2:], stride, padding, dilation)
-        return Call(op, first.shape, second.shape, (first.shape[0], second.shape[0], *size), *how)
-    if op == "conv2d_grad_x":
-        return Call(op, x_shape, second.shape, first.shape, *how)
-    return Call(op, first.shape, w_shape, second.shape, *how)
-
-
-# --- the arrays, by the names in the .cu text -------------------------------------------------------------------------
-
-def arrays_of(op, first, second, bias, result):
-    """What every kernel of the op takes, in storage order."""
-    first, second = stored(first), stored(second)
-    if op == "conv2d":
-        return {"x": first, "w": second, "bias": contiguous(bias), "y": result}
-    if op == "conv2d_grad_x":
-        return {"grad_y": first, "w": second, "grad_x": result}
-    return {"x": first, "grad_y": second, "grad_w": result}
-
-
-def result_of(op, first, second, stride, padding, dilation, x_shape=None, w_shape=None, **_):
-    """An empty array for the op's result."""
-    if op == "conv2d":
-        shape = (first.shape[0], second.shape[0], *output_size(first.shape, second.shape[2:], stride, padding, dilation))
-    else:
-        shape = x_shape or w_shape
-    return empty(tuple(shape), first.dtype, first)
-
-
-# --- launching --------------------------------------------------------------------------------------------------------
-
-def one_thread_each(call, arrays):
-    """v1: a thread per element of the result."""
-    result = list(arrays.values())[-1]
-    per = {"conv2d": "output", "conv2d_grad_x": "pixel", "conv2d_grad_w": "weight"}[call.op]
-    double = "_f64" if result.dtype == np.float64 else ""
-    launch.kernel("conv.cu", f"{call.op}_v1_thread_per_{per}{double}")(
-        (ceil_div(result.size, THREADS),), (THREADS,), **arrays, **call.numbers)
-
-
-def tiled(call, arrays, file, name, tile, threads, **defines):
-    """v2 to v6: a grid of tiles; the filter gradient in parts, which are added up afterwards in order."""
-    (M, N, products), (BM, BN) = call.product, tile
-    kernel = launch.kernel(file, name, **defines)
-    across = ceil_div(M, BM) * ceil_div(N, BN)
-    if call.op != "conv2d_grad_w":
-        kernel((across, 1, products), threads, **arrays, **call.numbers)
-        return
-    grad_w, (part, splits) = arrays["grad_w"], call.cut
-    C, whole = grad_w.shape[1], call.numbers["C"] // call.groups  # they differ where channels were added to make 16 bytes
-    parts = grad_w if splits == 1 and whole == C else empty((splits * M * products, N), grad_w.dtype, grad_w)
-    kernel((across, 1, products * splits), threads, **arrays | {"grad_w": parts}, part=part, splits=splits, **call.numbers)
-    if parts is not grad_w:
-        launch.kernel("conv_parts.cu", "sum_in_order")(
-            (ceil_div(grad_w.size, THREADS),), (THREADS,), parts=parts, sum=grad_w, PARTS=splits, SIZE=grad_w.size, C=C, WHOLE=whole)
-
-
-def tile_for(call):
-    """(BM, BN) of the blocked rungs: 128 × 128, less where the result is narrow or has too few tiles to go round."""
-    M, N, products = call.product
-    BN = 64 if N <= 64 else 128
-    few = ceil_div(M, 128) * ceil_div(N, BN) * products < BLOCKS_WANTED // 4 and call.op != "conv2d_grad_w"
-    return (64 if M <= 64 or few else 128), BN
-
-
-# --- what a rung takes ------------------------------------------------------------------------------------------------
+# --- what a rung takes: (call, arrays) -> "" or why not ---------------------------------------------------------------
 
 def common(call, arrays):
     """"" or why no kernel from v2 on takes these arrays."""
     if arrays[0].dtype != np.float32:
         return f"the kernel computes in float32, and the arrays are {arrays[0].dtype}"
     if not call.work:
-        return NotFor("there is nothing to multiply: generic fills in the zeros")
+        return NOTHING
     return f"an array has {LARGEST} elements or more: places in it need 64 bits" if call.elements >= LARGEST else ""
+
+
+def at_least(columns, call, arrays, newest=0):
+    """"" or why a rung that works in tiles leaves this call to others: too few columns to fill one, or too old a device."""
+    here = architecture(arrays[0])
+    if here < newest:
+        return f"it needs compute capability {newest / 10}, and this device has {here / 10}"
+    narrow = min(call.product[:2]) if call.op == "conv2d_grad_w" else call.product[1]
+    return common(call, arrays) or (NotFor(f"{narrow} columns would fill too little of a tile") if narrow < columns else "")
 
 
 def architecture(array):
@@ -153,74 +48,169 @@ def architecture(array):
     return int(getattr(getattr(array, "device", None), "compute_capability", 90))
 
 
-def accepts_wide(call, arrays, least, newest=0):
-    """"" or why a rung that works in tiles of at least `least` columns leaves this call to others."""
-    narrow = min(call.product[:2]) if call.op == "conv2d_grad_w" else call.product[1]
-    if architecture(arrays[0]) < newest:
-        return f"it needs compute capability {newest / 10}, and this device has {architecture(arrays[0]) / 10}"
-    return common(call, arrays) or (NotFor(f"{narrow} columns would fill too little of a tile of {least * 4}") if narrow < least else "")
-
-
-def accepts_plain(call, arrays):
+def plain(call, arrays):
     """v1 takes everything; much float64 goes faster as one product of matrices."""
-    if arrays[0].dtype == np.float64 and call.work <= DOUBLE_WORK and call.work:
-        return ""
-    if arrays[0].dtype == np.float64 and call.work:
-        return NotFor(f"{call.work:.2g} multiply-adds in float64 are faster as a product of im2col's columns")
+    dtype = arrays[0].dtype
     if not call.work:
-        return NotFor("there is nothing to multiply: generic fills in the zeros")
-    return "" if arrays[0].dtype == np.float32 else f"the kernel computes in float32 and float64, and the arrays are {arrays[0].dtype}"
+        return NOTHING
+    if dtype == np.float64 and call.work > DOUBLE_WORK:
+        return NotFor(f"{call.work:.2g} multiply-adds in float64 are faster as a product of im2col's columns")
+    return "" if dtype in (np.float32, np.float64) else f"the kernel computes in float32 and float64, and the arrays are {dtype}"
 
 
-def accepts_tensor_cores(call, arrays, precision):
+def tensor_cores(precision, call, arrays):
     """TF32 keeps 10 bits of a number: only where the user says so."""
-    if STATE.tf32 is not precision and STATE.tf32 != precision:
-        wanted = "use_tf32()" if precision is True else f"use_tf32({precision!r})"
-        return NotFor(f"tensor cores round to 10 bits: only inside {wanted}")
+    if STATE.tf32 != precision:
+        return NotFor(f"tensor cores round to 10 bits: only inside use_tf32({'' if precision is True else repr(precision)})")
     if call.O % 4 or call.C % 4 and (call.groups > 1 or call.op == "conv2d_grad_x") or not aligned(*arrays):
         return NotFor("16-byte loads need channels in fours and aligned arrays")
-    return accepts_wide(call, arrays, 16, 80)
+    return at_least(16, call, arrays, 80)
 
 
-# --- the rungs --------------------------------------------------------------------------------------------------------
+def one_channel(call, arrays):
+    """Depthwise: one input channel a group, and more than one group."""
+    return common(call, arrays) or ("" if call.C == 1 and call.groups > 1 else NotFor("not depthwise: groups have several channels"))
+
+
+def one_group(call, arrays):
+    """im2col's columns are one matrix."""
+    return common(call, arrays) or (NotFor("every group would be a matrix of its own") if call.groups > 1 else "")
+
+
+# --- how it runs: (call, arrays by name), the last of them the result -------------------------------------------------
 
 def run_plain(call, arrays):
-    """v1: a thread per number of the result, the formula as it stands."""
-    one_thread_each(call, arrays)
+    """v1: a thread per number of the result."""
+    result = list(arrays.values())[-1]
+    per = {"conv2d": "output", "conv2d_grad_x": "pixel", "conv2d_grad_w": "weight"}[call.op]
+    double = "_f64" if result.dtype == np.float64 else ""
+    launch.kernel("conv.cu", f"{call.op}_v1_thread_per_{per}{double}")(
+        (ceil_div(result.size, THREADS),), (THREADS,), **arrays, **call.numbers)
 
 
-def run_shared(call, arrays, tile=32):
-    """v2: tiles of the product in shared memory."""
-    tiled(call, arrays, "conv.cu", f"{call.op}_v2_shared_tile", (tile, tile), (tile, tile), TILE=tile)
+def run_shared(call, arrays):
+    """v2: a block of TILE × TILE threads."""
+    name = f"{call.op}_v2_shared_tile"
+    TILE = known_tile(name, like=result_in(arrays), TILE=32)["TILE"]
+    tiled(call, arrays, "conv.cu", name, (TILE, TILE), (TILE, TILE), TILE=TILE)
 
 
-def run_blocked(call, arrays, tile=None):
-    """v3: 8 × 8 outputs a thread, 16 bytes a load."""
-    BM, BN = tile or tile_for(call)
-    VEC = 4 if call.C % 4 == call.O % 4 == 0 and aligned(*arrays.values()) else 1
-    tiled(call, arrays, "conv_blocked.cu", f"{call.op}_v3_register_blocked", (BM, BN), (BM * BN // 64,), BM=BM, BN=BN, VEC=VEC,
-          POINTWISE=int(call.pointwise))
+def run_blocked(call, arrays):
+    """v3: 16-byte loads where all channels come in fours."""
+    in_fours = call.C % 4 == call.O % 4 == 0 and aligned(*arrays.values())
+    blocked(call, arrays, "v3_register_blocked", in_fours)
 
 
-def run_pipelined(call, arrays, tile=None):
-    """v4: as v3, and the next tiles arrive while this one is multiplied."""
-    BM, BN = tile or tile_for(call)
-    in_fours = {"conv2d": (call.O,), "conv2d_grad_x": (call.C,), "conv2d_grad_w": (call.C, call.O)}[call.op]  # the others are turned anyway
-    VEC = 4 if all(n % 4 == 0 for n in in_fours) and aligned(*arrays.values()) else 1
-    tiled(call, arrays, "conv_blocked.cu", f"{call.op}_v4_double_buffered", (BM, BN), (BM * BN // 64,), BM=BM, BN=BN, VEC=VEC,
-          POINTWISE=int(call.pointwise))
+def run_pipelined(call, arrays):
+    """v4: operands that lie along k are turned by 4-byte copies, so only the other ones must come in fours."""
+    channels = {"conv2d": (call.O,), "conv2d_grad_x": (call.C,), "conv2d_grad_w": (call.C, call.O)}[call.op]
+    blocked(call, arrays, "v4_double_buffered", all(n % 4 == 0 for n in channels) and aligned(*arrays.values()))
 
 
-def run_mma(call, arrays, rung, tile=None):
+def blocked(call, arrays, rung, in_fours):
+    """v3 or v4: 8 × 8 outputs a thread."""
+    shape = tile_for(call, f"{call.op}_{rung}", arrays)
+    tiled(call, arrays, "conv_blocked.cu", f"{call.op}_{rung}", (shape["BM"], shape["BN"]), (shape["BM"] * shape["BN"] // 64,),
+          **shape, VEC=4 if in_fours else 1, POINTWISE=int(call.pointwise))
+
+
+def run_mma(rung, call, arrays):
     """v5 and v6: tensor cores. An image of 3 channels gets a fourth, so that 16-byte loads fit."""
     if call.C % 4:
         whole = ceil_div(call.C, 4) * 4
-        arrays = arrays | {name: padded(arrays[name], whole) for name in arrays if name == "x" or name == "w"}
+        arrays = arrays | {name: padded(arrays[name], whole) for name in arrays if name in ("x", "w")}
         call = call.with_channels(whole)
-    BM, BN = tile or tile_for(call)
-    WM = min(64, BM)
-    tiled(call, arrays, "conv_mma.cu", f"{call.op}_{rung}", (BM, BN), (BM // WM * (BN // 32) * 32,), BM=BM, BN=BN, WM=WM, WN=32,
+    shape = tile_for(call, f"{call.op}_{rung}", arrays, WM=64, WN=32)
+    BM, BN = shape["BM"], shape["BN"]
+    tiled(call, arrays, "conv_mma.cu", f"{call.op}_{rung}", (BM, BN), (BM // shape["WM"] * (BN // shape["WN"]) * 32,), **shape,
           POINTWISE=int(call.pointwise))
+
+
+def run_depthwise(call, arrays):
+    """32 channels side by side, 8 positions below one another."""
+    n = call.numbers
+    if call.op == "conv2d_grad_w":
+        columns = ceil_div(n["O"], 32)
+        in_parts(call, arrays, launch.kernel("conv_depthwise.cu", "conv2d_grad_w_depthwise"),
+                 lambda splits: (columns, call.taps, splits), (32, 8), call.cut(columns * call.taps), n["O"] * call.taps)
+        return
+    width, positions = (n["O"], call.positions) if call.op == "conv2d" else (n["C"], n["N"] * n["H"] * n["W"])
+    launch.kernel("conv_depthwise.cu", f"{call.op}_depthwise")(
+        (ceil_div(width, 32), min(ceil_div(positions, 8), 65535)), (32, 8), **arrays, **n)
+
+
+def run_im2col(call, arrays):
+    """The baseline: the columns written out, and one product of matrices by the vendor's library; a few images at a time."""
+    if call.op == "conv2d_grad_x":
+        image, output = arrays["grad_x"], arrays["grad_y"]
+    else:
+        image, output = arrays["x"], arrays["y" if call.op == "conv2d" else "grad_y"]
+    grad_w = arrays.get("grad_w")
+    filters = (arrays["w"] if grad_w is None else grad_w).transpose(0, 2, 3, 1).reshape(output.shape[1], -1)  # (O, KH·KW·C)
+    KH, KW = (arrays["w"] if grad_w is None else grad_w).shape[2:]
+    numbers = {k: call.numbers[k] for k in ("SH", "SW", "PT", "PL", "DH", "DW")}
+    C, H, W, OH, OW = *image.shape[1:], *output.shape[2:]
+    numbers |= {"C": C, "H": H, "W": W, "OH": OH, "OW": OW, "KH": KH, "KW": KW}
+    matmul, total = array_module(image).matmul, None
+    for part in batches(image.shape, (KH, KW), (OH, OW), image.itemsize):
+        images, rows = image[part], output[part].transpose(0, 2, 3, 1).reshape(-1, output.shape[1])  # rows: (N·OH·OW, O)
+        if call.op == "conv2d_grad_x":
+            columns = matmul(rows, filters)
+            launch.kernel("im2col.cu", "col2im")(grid(images), (THREADS,), columns=columns, x=images, N=images.shape[0], **numbers)
+            continue
+        columns = empty((rows.shape[0], filters.shape[1]), image.dtype, image)
+        launch.kernel("im2col.cu", "im2col")(grid(columns), (THREADS,), x=images, columns=columns, N=images.shape[0], **numbers)
+        if call.op == "conv2d":
+            matmul(columns, filters.T, out=rows)
+        else:
+            total = matmul(rows.T, columns) if total is None else total + matmul(rows.T, columns)
+    if total is not None:
+        filters[...] = total
+    elif arrays.get("bias") is not None:
+        output += arrays["bias"].reshape(-1, 1, 1)
+
+
+# --- grids ------------------------------------------------------------------------------------------------------------
+
+def grid(array):
+    """One thread per number."""
+    return (ceil_div(array.size, THREADS),)
+
+
+def result_in(arrays):
+    """The array that a call fills."""
+    return list(arrays.values())[-1]
+
+
+def tile_for(call, name, arrays, **more):
+    """BM, BN: 128 × 128, less where the result is narrow or has too few tiles to go round; a table of the device knows better."""
+    M, N, products = call.product
+    BN = 64 if N <= 64 else 128
+    few = ceil_div(M, 128) * ceil_div(N, BN) * products < BLOCKS_WANTED // 4 and call.op != "conv2d_grad_w"
+    key = f"{name}/narrow" if N <= 64 else name  # a shape measured for wide results would be half empty on narrow ones
+    return known_tile(key, like=result_in(arrays), BM=64 if M <= 64 or few else 128, BN=BN, **more)
+
+
+def tiled(call, arrays, file, name, tile, threads, **defines):
+    """v2 to v6: one block per tile; the filter gradient in parts."""
+    M, N, products = call.product
+    kernel, across = launch.kernel(file, name, **defines), ceil_div(M, tile[0]) * ceil_div(N, tile[1])
+    if call.op == "conv2d_grad_w":
+        cut = call.cut(ceil_div(M, 128) * ceil_div(N, 128) * products)
+        in_parts(call, arrays, kernel, lambda splits: (across, 1, products * splits), threads, cut, M * products * N)
+    else:
+        kernel((across, 1, products), threads, **arrays, **call.numbers)
+
+
+def in_parts(call, arrays, kernel, grid_of, threads, cut, size):
+    """The filter gradient: sums over parts of the positions side by side, then added up in their order."""
+    grad_w, (part, splits) = arrays["grad_w"], cut
+    C, whole = grad_w.shape[1], call.C  # they differ where channels were added to make 16 bytes
+    parts = grad_w if splits == 1 and whole == C else empty((splits, size), grad_w.dtype, grad_w)
+    kernel(grid_of(splits), threads, **arrays | {"grad_w": parts}, part=part, splits=splits, **call.numbers)
+    if parts is not grad_w:
+        launch.kernel("conv_parts.cu", "sum_in_order")(
+            grid(grad_w), (THREADS,), parts=parts, sum=grad_w, PARTS=splits, SIZE=grad_w.size, C=C, WHOLE=whole)
 
 
 def padded(array, whole):
@@ -232,26 +222,36 @@ def padded(array, whole):
     return y
 
 
-def register(name, runner, accepts, why):
-    """One rung as an implementation of the three ops."""
-    for op in OPS:
-        def accept(*arrays, op=op, **how):
-            return accepts(call_of(op, *arrays[:2], **how), arrays)
+# --- the ladder -------------------------------------------------------------------------------------------------------
 
-        def run(first, second, bias=None, *, op=op, **how):
-            arrays = arrays_of(op, first, second, bias, result_of(op, first, second, **how))
-            runner(call_of(op, first, second, **how), arrays)
-            return list(arrays.values())[-1]
+LADDER = [  # name, how it runs, what it takes, what it is good for
+    ("depthwise", run_depthwise, one_channel, "one channel a group: a thread per output, channels side by side"),
+    ("v5_tf32", functools.partial(run_mma, "v5_tf32"), functools.partial(tensor_cores, True), "tensor cores, factors rounded to 10 bits"),
+    ("v6_3xtf32", functools.partial(run_mma, "v6_3xtf32"), functools.partial(tensor_cores, "3x"),
+     "tensor cores, three products for one: about float32's precision"),
+    ("v4_double_buffered", run_pipelined, lambda call, arrays: at_least(16, call, arrays, 80),
+     "8 × 8 outputs a thread, the next tiles on their way meanwhile"),
+    ("v3_register_blocked", run_blocked, lambda call, arrays: at_least(16, call, arrays), "8 × 8 outputs a thread"),
+    ("v2_shared_tile", run_shared, lambda call, arrays: at_least(8, call, arrays), "tiles of the product in shared memory"),
+    ("v1_thread_per_output", run_plain, plain, "a thread per number of the result, the formula as it stands"),
+    ("im2col", run_im2col, one_group, "the columns written out, then one product of matrices"),
+]
 
-        implements(op, f"cuda/{name}", accept, why)(run)
+
+def register(op, name, runner, accepts, why):
+    """One rung as an implementation of one op."""
+
+    def takes(*arrays, **how):
+        return accepts(call_of(op, *arrays[:2], **how), [a for a in arrays if a is not None])
+
+    def run(first, second, bias=None, **how):
+        arrays = arrays_of(op, first, second, bias, result_of(op, first, second, **how))
+        runner(call_of(op, first, second, **how), arrays)
+        return result_in(arrays)
+
+    implements(op, f"cuda/{name}", takes, why)(run)
 
 
-register("v5_tf32", functools.partial(run_mma, rung="v5_tf32"), functools.partial(accepts_tensor_cores, precision=True),
-         "tensor cores, factors rounded to 10 bits")
-register("v6_3xtf32", functools.partial(run_mma, rung="v6_3xtf32"), functools.partial(accepts_tensor_cores, precision="3x"),
-         "tensor cores, three products for one: about float32's precision")
-register("v4_double_buffered", run_pipelined, lambda call, arrays: accepts_wide(call, arrays, 16, 80),
-         "8 × 8 outputs a thread, the next tiles on their way meanwhile")
-register("v3_register_blocked", run_blocked, lambda call, arrays: accepts_wide(call, arrays, 16), "8 × 8 outputs a thread")
-register("v2_shared_tile", run_shared, lambda call, arrays: accepts_wide(call, arrays, 8), "tiles in shared memory")
-register("v1_thread_per_output", run_plain, accepts_plain, "a thread per number of the result")
+for _op in OPS:
+    for _rung in LADDER:
+        register(_op, *_rung)
