@@ -45,7 +45,10 @@ extern "C" __global__ void batch_norm_v1_block_per_channel(const float* __restri
     __syncthreads();  // before the next pass overwrites part[0]
   }
   float scale = inverse_std(moments[1], eps) * (w ? w[c] : 1.0f), shift = b ? b[c] : 0.0f;
-  for (int row = threadIdx.x; row < R; row += blockDim.x) y[(long long)row * C + c] = scaled(x[(long long)row * C + c], moments[0], scale, shift);
+  for (int row = threadIdx.x; row < R; row += blockDim.x) {
+    long long at = (long long)row * C + c;
+    y[at] = scaled(x[at], moments[0], scale, shift);
+  }
   if (threadIdx.x == 0) mean[c] = moments[0], var[c] = moments[1];
 }
 

@@ -79,10 +79,11 @@ __device__ __forceinline__ void tile_sums(const float* __restrict__ grad_y, cons
   }
 }
 
-extern "C" __global__ void norm_grad_sums_v2_tile(const float* __restrict__ grad_y, const float* __restrict__ x, const float* __restrict__ y,
-                                                  const float* __restrict__ mean, const float* __restrict__ var, const float* __restrict__ w,
-                                                  const float* __restrict__ b, float* __restrict__ part_g, float* __restrict__ part_gu,
-                                                  float eps, int with_relu, int R, int C, int G, int rows_of_tile) {
+extern "C" __global__ void norm_grad_sums_v2_tile(const float* __restrict__ grad_y, const float* __restrict__ x,
+                                                  const float* __restrict__ y, const float* __restrict__ mean,
+                                                  const float* __restrict__ var, const float* __restrict__ w, const float* __restrict__ b,
+                                                  float* __restrict__ part_g, float* __restrict__ part_gu, float eps, int with_relu, int R,
+                                                  int C, int G, int rows_of_tile) {
   tile_sums<1>(grad_y, x, y, mean, var, w, b, part_g, part_gu, eps, with_relu, R, C, G, rows_of_tile);
 }
 
@@ -166,12 +167,12 @@ __device__ __forceinline__ void tile_grad(const float* __restrict__ grad_y, cons
   }
 }
 
-extern "C" __global__ void norm_grad_apply_v2_tile(const float* __restrict__ grad_y, const float* __restrict__ x, const float* __restrict__ y,
-                                                   const float* __restrict__ mean, const float* __restrict__ var,
-                                                   const float* __restrict__ w, const float* __restrict__ b,
+extern "C" __global__ void norm_grad_apply_v2_tile(const float* __restrict__ grad_y, const float* __restrict__ x,
+                                                   const float* __restrict__ y, const float* __restrict__ mean,
+                                                   const float* __restrict__ var, const float* __restrict__ w, const float* __restrict__ b,
                                                    const float* __restrict__ mean_g, const float* __restrict__ mean_gu,
-                                                   float* __restrict__ grad_x, float* __restrict__ grad_add, float eps, int with_relu, int R,
-                                                   int C, int G, int rows_of_tile) {
+                                                   float* __restrict__ grad_x, float* __restrict__ grad_add, float eps, int with_relu,
+                                                   int R, int C, int G, int rows_of_tile) {
   tile_grad<1>(grad_y, x, y, mean, var, w, b, mean_g, mean_gu, grad_x, grad_add, eps, with_relu, R, C, G, rows_of_tile);
 }
 

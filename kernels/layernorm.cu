@@ -29,9 +29,9 @@ __device__ __forceinline__ float sum_block(float own, float* shared) {
 
 // v1, the idea: a block per row, two passes for mean and variance, a third to write. grid (R), block (multiple of 32)
 // Bytes: 4·C in (three times, at best once from memory), 4·C out. Operations: 7 per element. Share: not yet measured.
-extern "C" __global__ void layer_norm_v1_block_per_row(const float* __restrict__ x, const float* __restrict__ w, const float* __restrict__ b,
-                                                       float* __restrict__ y, float* __restrict__ mean, float* __restrict__ var, float eps,
-                                                       int C) {
+extern "C" __global__ void layer_norm_v1_block_per_row(const float* __restrict__ x, const float* __restrict__ w,
+                                                       const float* __restrict__ b, float* __restrict__ y, float* __restrict__ mean,
+                                                       float* __restrict__ var, float eps, int C) {
   __shared__ float shared[MAX_THREADS / 32];
   const float* row = x + (long long)blockIdx.x * C;
   float sum = 0.0f, m2 = 0.0f;

@@ -154,7 +154,8 @@ __device__ __forceinline__ void avg_pool(const float* __restrict__ x, float* __r
 #pragma unroll
       for (int k = 0; k < WIDTH; k++) sum.v[k] += seen.v[k];
     }
-  float count = divisor != 0.0f ? divisor : (float)(rows.cells(place.row, count_include_pad) * columns.cells(place.column, count_include_pad));
+  int cells = rows.cells(place.row, count_include_pad) * columns.cells(place.column, count_include_pad);
+  float count = divisor != 0.0f ? divisor : (float)cells;
 #pragma unroll
   for (int k = 0; k < WIDTH; k++) sum.v[k] /= count;
   store_pack<WIDTH>(y + place.at, sum);

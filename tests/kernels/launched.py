@@ -3,7 +3,11 @@
 import numpy as np
 
 import minidl.backend.cuda.normalize
-import minidl.backend.cuda.pool  # noqa: F401 - importing the launchers registers them
+import minidl.backend.cuda.optim
+import minidl.backend.cuda.pool
+import minidl.backend.cuda.reduce
+import minidl.backend.cuda.scatter
+import minidl.backend.cuda.softmax  # noqa: F401 - importing the launchers registers them
 from minidl.backend import IMPLEMENTATIONS
 from minidl.backend.cuda.launch import running
 from minidl.backend.layout import empty
