@@ -21,8 +21,8 @@ struct Mark {
 enum { ATOMIC = 1, MANY_WARPS = 2, MANY_BLOCKS = 4, IN_FLIGHT = 8 };
 struct Cell { Mark write, read; };
 
-static Cell *cells[64], *static_cells, *dynamic_cells;
-static size_t cells_bytes[64], static_cells_bytes;
+static Cell *cells[MAX_ARRAYS], *static_cells, *dynamic_cells;
+static size_t static_cells_bytes;
 
 // __syncwarp orders lanes: knows[w][l][m] = n says that lane l knows what lane m did before the n-th __syncwarp of warp w.
 static uint32_t syncs[MAX_WARPS], knows[MAX_WARPS][32][32];
@@ -44,7 +44,7 @@ void checker_begin_launch() {
     size_t bytes = static_end - static_begin;
     if (bytes > static_cells_bytes || !static_cells) static_cells = fresh_cells(static_cells, static_cells_bytes = bytes);
     if (!dynamic_cells) dynamic_cells = fresh_cells(nullptr, MAX_SHARED);
-    for (int region = 0; region < 64; region++) free(cells[region]), cells[region] = nullptr;
+    for (int region = 0; region < MAX_ARRAYS; region++) free(cells[region]), cells[region] = nullptr;
     for (int a = 0; a < array_count; a++) {  // arrays that overlap share the cells of the largest span
         size_t span = 0;
         for (int b = 0; b < array_count; b++)
@@ -52,7 +52,7 @@ void checker_begin_launch() {
                 const size_t end = arrays[b].begin + arrays[b].bytes - arrays[arrays[a].region].begin;
                 if (end > span) span = end;
             }
-        if (!cells[arrays[a].region]) cells[arrays[a].region] = fresh_cells(nullptr, span + 8), cells_bytes[arrays[a].region] = span;
+        if (!cells[arrays[a].region]) cells[arrays[a].region] = fresh_cells(nullptr, span + 8);
     }
 }
 
@@ -152,6 +152,9 @@ struct Place {
 
 // Where an address lies, or false: nowhere that this kernel may touch.
 static bool find(const unsigned char* address, size_t bytes, bool write, Place* place) {
+    if (address >= static_begin && address < static_end) return *place = {static_begin, static_end, static_begin, static_cells, true, false}, true;
+    if (address >= dynamic_begin && address < dynamic_room + DYNAMIC_ROOM + PAGE)
+        return *place = {dynamic_begin, dynamic_begin + dynamic_bytes, dynamic_begin, dynamic_cells, true, false}, true;
     static int last;
     for (int n = 0, a = last < array_count ? last : 0; n < array_count; n++, a = a + 1 < array_count ? a + 1 : 0) {
         const Array& array = arrays[a];
@@ -166,10 +169,6 @@ static bool find(const unsigned char* address, size_t bytes, bool write, Place* 
         *place = {array.begin, array.begin + array.bytes, arrays[array.region].begin, cells[array.region], false, array.read_only != 0};
         return true;
     }
-    if (address >= static_begin && address < static_end) return *place = {static_begin, static_end, static_begin, static_cells, true, false}, true;
-    const unsigned char* room_end = dynamic_room + (MAX_SHARED + 4095) / 4096 * 4096 + 4096;
-    if (address >= dynamic_begin && address < room_end)
-        return *place = {dynamic_begin, dynamic_begin + dynamic_bytes, dynamic_begin, dynamic_cells, true, false}, true;
     return false;
 }
 
@@ -183,6 +182,7 @@ void check_access(const void* at, size_t bytes, bool write, bool atomic, const v
     Place place;
     if (!find(address, bytes, write, &place)) {
         if (address >= image->base && address < image->shared_begin && !write) return;  // constants of the kernel's library
+        if (lies_elsewhere(address, bytes)) return;
         fault(MINIDL_BOUNDS, access, address), leave();
     }
     if (address + bytes > place.end) fault(MINIDL_BOUNDS, access, address), leave();

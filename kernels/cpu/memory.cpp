@@ -2,13 +2,14 @@
 #include "state.h"
 #include <string.h>
 #include <sys/mman.h>
+#include <utility>
 #include <vector>
 
 #define EXPORTED extern "C" __attribute__((visibility("default")))
-static const size_t PAGE = 4096, GAP = (size_t)64 << 20;  // reserved addresses cost nothing: far misses hit nobody else
+static const size_t GAP = (size_t)64 << 20;  // reserved addresses cost nothing: far misses hit nobody else
 static const unsigned char CANARY = 0xff;
 
-Array arrays[64];
+Array arrays[MAX_ARRAYS];
 int array_count;
 
 // ---------------------------------------------------------------- arrays that end where an unmapped page begins
@@ -51,8 +52,22 @@ EXPORTED long minidl_array_free(void* array, size_t bytes) {
 }
 
 EXPORTED void minidl_arrays(int count, void** begins, const size_t* bytes, const int* read_only, const int* regions) {
-    array_count = count < 64 ? count : 64;
+    array_count = count < MAX_ARRAYS ? count : MAX_ARRAYS;
     for (int a = 0; a < array_count; a++) arrays[a] = {(unsigned char*)begins[a], bytes[a], read_only[a], regions[a]};
+}
+
+// Memory that no argument names and that a kernel may reach all the same: through addresses in a table. Not watched for races.
+static std::vector<std::pair<uintptr_t, size_t>> elsewhere;
+
+EXPORTED void minidl_elsewhere(int count, const uintptr_t* begins, const size_t* bytes) {
+    elsewhere.clear();
+    for (int e = 0; e < count; e++) elsewhere.push_back({begins[e], bytes[e]});
+}
+
+bool lies_elsewhere(const void* address, size_t bytes) {
+    for (const auto& [begin, size] : elsewhere)
+        if ((uintptr_t)address >= begin && (uintptr_t)address + bytes <= begin + size) return true;
+    return false;
 }
 
 // Which array, or which shared memory, an address belongs to, or is nearest to.
@@ -64,7 +79,7 @@ void locate(MinidlReport* r, const unsigned char* address) {
         if (miss < best) best = miss, r->region = a, r->offset = address - begin, r->size = arrays[a].bytes;
     }
     if (address >= static_begin && address < static_end) r->region = MINIDL_STATIC, r->offset = address - static_begin, r->size = static_end - static_begin;
-    const unsigned char* room_end = dynamic_room + (MAX_SHARED + 4095) / 4096 * 4096 + 4096;
+    const unsigned char* room_end = dynamic_room + DYNAMIC_ROOM + PAGE;
     if (address >= dynamic_room && address < room_end) r->region = MINIDL_DYNAMIC, r->offset = address - dynamic_begin, r->size = dynamic_bytes;
 }
 

@@ -190,11 +190,11 @@ static Worker* get_worker() {
         idle_workers = worker->next;
         return worker;
     }
-    char* room = (char*)mmap(nullptr, STACK + 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    char* room = (char*)mmap(nullptr, STACK + PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (room == MAP_FAILED) abort();
-    mprotect(room, 4096, PROT_NONE);  // a stack that is too deep faults here
+    mprotect(room, PAGE, PROT_NONE);  // a stack that is too deep faults here
     Worker* worker = (Worker*)calloc(1, sizeof(Worker));
-    worker->stack = room + 4096;
+    worker->stack = room + PAGE;
     // Tops at different offsets within a page: stacks that all begin alike would fight for the same few lines of the cache.
     fiber_start(&worker->fiber, worker->stack, STACK - worker_count % 16 * 256, worker_loop);
     return all_workers[worker_count++] = worker;
@@ -283,7 +283,7 @@ static void on_fault(int signal_number, siginfo_t* info, void* machine) {
     const bool in_kernel = (const unsigned char*)pc >= image->base && (const unsigned char*)pc < image->shared_begin;
     int kind = signal_number == SIGINT ? MINIDL_INTERRUPTED : signal_number == SIGFPE ? MINIDL_ARITHMETIC : MINIDL_FAULT;
     const char* floor = running ? running->stack : nullptr;
-    if (kind == MINIDL_FAULT && floor && (const char*)address >= floor - 4096 && (const char*)address < floor) kind = MINIDL_STACK;
+    if (kind == MINIDL_FAULT && floor && (const char*)address >= floor - PAGE && (const char*)address < floor) kind = MINIDL_STACK;
     MinidlReport* r = report(kind, in_kernel ? (const char*)pc + 1 : nullptr);
     if (kind == MINIDL_FAULT) {
         locate(r, address);
@@ -384,11 +384,11 @@ static void prepare() {
     thread_count = block[0] * block[1] * block[2];
     for (int t = 0; t < thread_count; t++) threads[t].index = {t % block[0], t / block[0] % block[1], t / block[0] / block[1]};
     if (!dynamic_room) {
-        dynamic_room = (unsigned char*)mmap(nullptr, (MAX_SHARED + 8191) / 4096 * 4096 + 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-        mprotect(dynamic_room + (MAX_SHARED + 4095) / 4096 * 4096, 4096, PROT_NONE);
+        dynamic_room = (unsigned char*)mmap(nullptr, DYNAMIC_ROOM + PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        mprotect(dynamic_room + DYNAMIC_ROOM, PAGE, PROT_NONE);
     }
     dynamic_bytes = launch->shared_bytes;  // ends where an unmapped page begins
-    minidl_dynamic_shared = dynamic_begin = dynamic_room + (MAX_SHARED + 4095) / 4096 * 4096 - (dynamic_bytes + 15) / 16 * 16;
+    minidl_dynamic_shared = dynamic_begin = dynamic_room + DYNAMIC_ROOM - (dynamic_bytes + 15) / 16 * 16;
     static_begin = image->shared_begin, static_end = image->shared_end;
     blockDim = {block[0], block[1], block[2]}, gridDim = {launch->grid[0], launch->grid[1], launch->grid[2]};
     random_state = launch->seed * 2 + 0x9e3779b97f4a7c15u;

@@ -14,8 +14,10 @@ struct Thread {
     MinidlWarpCall* call;
 };
 
-static const int MAX_THREADS = 1024, MAX_WARPS = 32;
+static const int MAX_THREADS = 1024, MAX_WARPS = 32, MAX_ARRAYS = 64;
 static const size_t STACK = 128 << 10, MAX_SHARED = 227 << 10;  // 227 KiB: what a block may have on sm_80 (163) to sm_90 (227)
+
+static const size_t PAGE = 4096, DYNAMIC_ROOM = (MAX_SHARED + PAGE - 1) / PAGE * PAGE;  // behind it an unmapped page
 
 extern Thread threads[MAX_THREADS];
 extern int thread_count, current;    // of the block that runs now; `current` is a linear index
@@ -27,7 +29,7 @@ extern const MinidlImage* image;
 extern bool checking;
 
 struct Array { unsigned char* begin; size_t bytes; int read_only, region; };  // region: arrays that overlap share one
-extern Array arrays[64];
+extern Array arrays[MAX_ARRAYS];
 extern int array_count;
 
 // Fill in the report of this launch (the first one counts) and leave the kernel for good.
@@ -36,6 +38,7 @@ MinidlReport* report(int kind, const void* pc = nullptr);
 void take_back();                   // the report just made: it may not be the whole story
 void put_back(const MinidlReport&); // it is
 void locate(MinidlReport*, const unsigned char* address);  // region, offset, size
+bool lies_elsewhere(const void* address, size_t bytes);
 bool on_own_stack(const void* address);
 
 void checker_begin_launch();

@@ -25,6 +25,7 @@ __all__ = ["KernelError", "RawKernel", "RawModule", "why_no_compiler"]
 
 ORDERS = ("forward", "reverse", "random")
 _ONE_AT_A_TIME = threading.RLock()  # the runtime runs one grid at a time
+_MOST_ARRAYS = 64                   # MAX_ARRAYS of kernels/cpu/state.h
 _SAME = {"l": "q", "L": "Q"}        # two letters for one type
 
 
@@ -39,6 +40,7 @@ class RawModule:
         self.name = Path(path).name if path else _first_name(self.code)
         self.options, self.mode, self.order, self.seed, self.guard, self.ucontext = tuple(options), mode, order, seed, guard, ucontext
         self._functions = {}
+        self.elsewhere = None  # a function that lists (address, bytes) of memory which kernels may reach through tables of addresses
 
     @functools.cached_property
     def _built(self):
@@ -113,6 +115,7 @@ class RawKernel:
             for (position, _, _), address in zip(arrays, memory.addresses, strict=True):
                 values[position] = ctypes.c_void_p(address)
             pointers = (ctypes.c_void_p * max(len(values), 1))(*[ctypes.addressof(v) for v in values])
+            _tell_elsewhere(memory.runtime, module.elsewhere() if module.elsewhere else [])
             how = Launch((ctypes.c_uint * 3)(*grid), (ctypes.c_uint * 3)(*block), shared_mem, ORDERS.index(order),
                          module.mode == "check", 0, seed, ctypes.cast(pointers, ctypes.c_void_p))
             report = Report()
@@ -142,7 +145,15 @@ class RawKernel:
                 _check_array(self.name, name, value, code)
                 arrays.append((position, value, pointer == "c"))
                 values.append(None)
+        if len(arrays) > _MOST_ARRAYS:
+            raise explained(KernelError, self.name, "too many array arguments.", [f"{len(arrays)}, at most {_MOST_ARRAYS}"],
+                            "Pass a table of addresses.")
         return arrays, values
+
+
+def _tell_elsewhere(runtime, places):
+    count = len(places)
+    runtime.minidl_elsewhere(count, (ctypes.c_size_t * count)(*[a for a, _ in places]), (ctypes.c_size_t * count)(*[n for _, n in places]))
 
 
 def _scalar(kernel, name, value, code):
@@ -226,6 +237,7 @@ def _runtime(ucontext=False):
     library.minidl_array_free.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
     library.minidl_array_free.restype = ctypes.c_long
     library.minidl_arrays.argtypes = [ctypes.c_int] + [ctypes.c_void_p] * 4
+    library.minidl_elsewhere.argtypes = [ctypes.c_int] + [ctypes.c_void_p] * 2
     return library
 
 

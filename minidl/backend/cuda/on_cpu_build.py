@@ -43,6 +43,9 @@ class KernelError(MinidlError, RuntimeError):
 @functools.cache
 def compiler():
     """Path of the C++ compiler: MINIDL_CXX, else g++."""
+    if platform.system() != "Linux":
+        raise explained(BackendError, "kernels on the CPU", "they run on Linux only.", [f"this is {platform.system()}"],
+                        "Use a container, or WSL.")
     wanted = os.environ.get("MINIDL_CXX") or "g++"
     found = shutil.which(wanted)
     if not found:

@@ -405,6 +405,7 @@ class RawModule:
         key = tuple(_MODE.items())
         if key not in self._runners:
             self._runners[key] = _Runner(**self._arguments, **_MODE)
+            self._runners[key].elsewhere = stand_in_cuda.allocations
         return _Kernel(self._runners[key].get_function(name))
 
     def compile(self, log_stream=None):

@@ -49,6 +49,11 @@ def memory_of(array):
     return entry[1]
 
 
+def allocations():
+    """(address, bytes) of all there are: what a kernel may reach through a table of addresses."""
+    return [(memory.ptr, memory.size) for _, memory in _owners.values()]
+
+
 def _forget(key, size):
     global _used
     _owners.pop(key, None)
