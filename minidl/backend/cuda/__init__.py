@@ -9,7 +9,7 @@ import importlib
 
 from minidl.core.device import FIRST_USE
 
-TOPICS = ("conv", "normalize", "pool")  # the launcher files, which register themselves
+TOPICS = ("conv", "normalize", "optim", "pool", "reduce", "scatter", "softmax")  # the launcher files, which register themselves
 
 
 def load():
