@@ -9,8 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minidl.backend import IMPLEMENTATIONS, threads
-from minidl.backend.cpu import normalize
+from minidl.backend.cpu import normalize, pool
 from minidl.backend.layout import empty
+from minidl.core.errors import ShapeError
+from minidl.ops.window import pool_window
 
 EPS = float(np.finfo("float32").eps)
 
@@ -119,3 +121,53 @@ def test_batch_norm_in_evaluation(relu, tiny_blocks):
         right = function("batch_norm_eval", "generic")(*double(arrays), eps=1e-5, relu=relu)
         found = function("batch_norm_eval", "cpu/blocks")(*arrays, eps=1e-5, relu=relu)
         assert np.abs(found - right).max() <= 100 * EPS * (8 + 3 * offset)
+
+
+# --- pooling --------------------------------------------------------------------------------------------------------------
+
+@pytest.fixture
+def tiny_items(monkeypatch):
+    """Items of 30 outputs, three threads."""
+    monkeypatch.setattr(pool, "ITEM", 30)
+    monkeypatch.setattr(pool, "BIG", 0)
+    monkeypatch.setattr(threads, "_wanted", 3)
+
+
+@st.composite
+def poolings(draw):
+    """An image and the settings of pool_window()."""
+    kernel = [draw(st.integers(1, 4)) for _ in "hw"]
+    settings = {"kernel_size": tuple(kernel), "stride": tuple(draw(st.integers(1, 3)) for _ in "hw"),
+                "padding": tuple(draw(st.integers(0, k // 2)) for k in kernel), "ceil_mode": draw(st.booleans()),
+                "dilation": tuple(draw(st.sampled_from((1, 1, 2))) for _ in "hw")}
+    shape = (draw(st.integers(0, 3)), draw(st.integers(1, 4)), draw(st.integers(1, 9)), draw(st.integers(1, 9)))
+    rng = np.random.default_rng(draw(st.integers(0, 99)))
+    x = image(rng, shape, draw(st.sampled_from(("float32", "float64"))), order=draw(st.sampled_from(("stored", "other"))))
+    kind = draw(st.sampled_from(("ties", "ties", "normal", "infinite", "nan")))
+    if kind == "ties":
+        np.rint(x, out=x)
+    elif kind != "normal":
+        x[rng.random(shape) < 0.5] = -np.inf if kind == "infinite" else np.nan
+    return x, settings, rng
+
+
+def test_max_pooling_equals_the_plain_one(tiny_items):
+    """Values, positions and gradients exactly: ties, NaN and −∞ included."""
+    @given(poolings())
+    def compare(drawn):
+        x, settings, rng = drawn
+        try:
+            how = pool_window("max_pool2d", x, **settings)
+        except ShapeError:
+            return
+        y, indices = function("max_pool2d", "cpu/cells")(x, **how)
+        right, positions = function("max_pool2d", "generic")(x, **how)
+        assert np.array_equal(y, right, equal_nan=True) and np.array_equal(indices, positions) and indices.dtype == positions.dtype
+        grad_y = image(rng, y.shape, x.dtype)
+        if grad_y.size:
+            grad_y.flat[0] = np.inf
+        window = tuple(how[name] for name in ("kernel", "stride", "padding", "dilation"))
+        grad_x = function("max_pool2d_grad_x", "cpu/scatter")(grad_y, indices, x.shape, window)
+        assert np.array_equal(grad_x, function("max_pool2d_grad_x", "generic")(grad_y, indices, x.shape), equal_nan=True)
+
+    compare()

@@ -28,41 +28,42 @@ def max_pool2d(x, kernel_size, stride=None, padding=0, dilation=1, ceil_mode=Fal
     """
     how = pool_window("max_pool2d", x, kernel_size, stride, padding, dilation, ceil_mode)
     y, indices = backend.run("max_pool2d", x.array, **how)
-    return _with_indices(y, indices, x, return_indices)
+    return _with_indices(y, indices, x, return_indices, tuple(how[name] for name in ("kernel", "stride", "padding", "dilation")))
 
 
-def _with_indices(y, indices, x, return_indices):
+def _with_indices(y, indices, x, return_indices, window=None):
     """What an op returns that found maxima at `indices` in x."""
     x_shape = x.shape
     saved = Tensor(indices) if needs_grad(x)[0] else None
 
     def backward(grad_y, _grad_indices=None):
-        return max_pool2d_grad_x(grad_y, saved, x_shape)
+        return max_pool2d_grad_x(grad_y, saved, x_shape, window)
 
     return (y, indices.astype("int64")) if return_indices else y, backward
 
 
 @op("grad_y indices", examples=[example(normal(2, 3, 3, 2), integers(0, 30, 2, 3, 3, 2), (2, 3, 6, 5))],
     tex=r"\bar x_{nck} = \sum_{pq:\; \mathrm{index}_{ncpq} = k} \bar y_{ncpq}")
-def max_pool2d_grad_x(grad_y, indices, x_shape):
+def max_pool2d_grad_x(grad_y, indices, x_shape, window=None):
     """The gradient of max_pool2d: every window's gradient goes to the pixel that won, and adds up where one pixel won several.
 
         grad_x[n, c, k] = Σ grad_y[n,c,p,q]  over the windows with indices[n,c,p,q] = k,      k = h·W + w
 
-    Shapes:    grad_y and indices (N, C, OH, OW)  ->  grad_x of x_shape (N, C, H, W)
+    Shapes:    grad_y and indices (N, C, OH, OW)  ->  grad_x of x_shape (N, C, H, W); `window`, max_pool2d's (kernel, stride,
+               padding, dilation) as pairs, tells a backend where the indices can point
     Backward:  it is linear in grad_y; each gets back what its pixel got: max_pool2d_at (a gather).
     """
     _check_indices("max_pool2d_grad_x", "grad_y", grad_y, indices)
-    grad_x = backend.run("max_pool2d_grad_x", grad_y.array, indices.array, x_shape=tuple(x_shape))
+    grad_x = backend.run("max_pool2d_grad_x", grad_y.array, indices.array, x_shape=tuple(x_shape), window=window)
 
     def backward(x2):
-        return max_pool2d_at(x2, indices), None
+        return max_pool2d_at(x2, indices, window), None
 
     return grad_x, backward
 
 
 @op("x indices", examples=[example(normal(2, 3, 6, 5), integers(0, 30, 2, 3, 3, 2))], tex=r"y_{ncpq} = x_{nc,\,\mathrm{index}_{ncpq}}")
-def max_pool2d_at(x, indices):
+def max_pool2d_at(x, indices, window=None):
     """The pixels at the positions that max_pool2d found: y[n,c,p,q] = x[n, c, k] with k = indices[n,c,p,q] = h·W + w.
 
     Shapes:    x (N, C, H, W),  indices (N, C, OH, OW)  ->  y (N, C, OH, OW)
@@ -73,7 +74,7 @@ def max_pool2d_at(x, indices):
     x_shape = x.shape
 
     def backward(grad_y):
-        return max_pool2d_grad_x(grad_y, indices, x_shape), None
+        return max_pool2d_grad_x(grad_y, indices, x_shape, window), None
 
     return y, backward
 

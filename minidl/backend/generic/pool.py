@@ -32,7 +32,7 @@ def max_pool2d(x, kernel, stride, padding, dilation, size):
 
 
 @implements("max_pool2d_grad_x", "generic")
-def max_pool2d_grad_x(grad_y, indices, x_shape):
+def max_pool2d_grad_x(grad_y, indices, x_shape, window=None):
     """Add every number to the pixel its index names."""
     xp, (N, C, H, W) = array_module(grad_y), x_shape
     grad_x = empty(x_shape, grad_y.dtype, grad_y)

@@ -37,7 +37,7 @@ def max_pool2d(x, kernel, stride, padding, dilation, size):
 
 
 @implements("max_pool2d_grad_x", "reference")
-def max_pool2d_grad_x(grad_y, indices, x_shape):
+def max_pool2d_grad_x(grad_y, indices, x_shape, window=None):
     """Add every number to the pixel its index names."""
     grad_x = zeros(x_shape, grad_y)
     for n, c, p, q in np.ndindex(grad_y.shape):
