@@ -14,6 +14,9 @@ COMMANDS = {  # name -> (module, what it does, for --help without loading the mo
     "summary": ("minidl.commands.summary", "What a network is made of: shapes, parameters, multiply-adds, memory, receptive fields."),
     "models": ("minidl.commands.models", "List the networks, with parameters, multiply-adds, published errors and source."),
     "verify": ("minidl.commands.verify", "Check a network's names, shapes, parameters and multiply-adds against the manifest."),
+    "bench": ("minidl.commands.bench", "Compare implementations and devices: correctness first, then speed against this machine's limits."),
+    "explain": ("minidl.commands.explain", "Which implementation runs a call, why, and what the others cost here."),
+    "kernels": ("minidl.commands.kernels", "The CUDA kernels without a GPU: list, run, step through, lint."),
     "doctor": ("minidl.commands.doctor", "Show device, backends, versions and threads, and what is wrong with them."),
 }
 

@@ -63,11 +63,12 @@ class Run:
         """A row per implementation of one call of run(): judged first, timed if right."""
         right, operations = exact.exact(op, arrays, how), exact.operations(op, arrays, how)
         rows, contenders = [], {}
+        inputs = ", ".join("×".join(map(str, a.shape)) for a in arrays if a is not None and a.ndim > 1)
         chosen = {i.name for i, _, taken in backend.decide(op, arrays, how) if taken}
         for implementation in backend.IMPLEMENTATIONS[op]:
-            row = {"case": case.name, "label": case.label, "direction": direction, "op": op, "implementation": implementation.name,
-                   "chosen": implementation.name in chosen, "device": "cuda" if implementation.backend == "cuda" else "cpu",
-                   "status": "missing", "why": "", "error": None, "allowed": None, "against": right.source, "operations": operations}
+            row = row_of(case, direction, op, implementation.name) | {
+                "inputs": inputs, "chosen": implementation.name in chosen, "against": right.source, "operations": operations,
+                "device": "cuda" if implementation.backend == "cuda" else "cpu"}
             rows.append(row)
             self.progress(f"{op} {case.label}: {implementation.name}", len(rows), len(backend.IMPLEMENTATIONS[op]))
             try:
@@ -131,9 +132,8 @@ class Run:
             for name, pairs in rounds.results.items():
                 if pairs:
                     numbers = timing.summary([pair[place] for pair in pairs])
-                    rows.append({"case": case.name, "label": case.label, "direction": direction, "op": "whole call", "implementation": name,
-                                 "chosen": name == "minidl", "device": "cpu", "status": "ok", "why": "", "error": None, "allowed": None,
-                                 "against": "", "operations": None, **numbers, "noisy": timing.is_noisy(numbers)})
+                    rows.append(row_of(case, direction, "whole call", name) | {
+                        "chosen": name == "minidl", "status": "ok", **numbers, "noisy": timing.is_noisy(numbers)})
         return rows
 
     def clock(self, contenders, rows, rounds, text):
@@ -167,6 +167,13 @@ class Run:
         if self.interrupted:
             self.note("interrupted: what was measured until then")
         return self.result
+
+
+def row_of(case, direction, op, implementation):
+    """A row that knows nothing yet."""
+    return {"case": case.name, "label": case.label, "direction": direction, "op": op, "inputs": "", "implementation": implementation,
+            "chosen": False, "device": "cpu", "status": "missing", "why": "", "error": None, "allowed": None, "against": "",
+            "operations": None}
 
 
 def _through_tensors(case):

@@ -1,0 +1,105 @@
+"""Results in files: written whole or not at all, read with their shape checked, and compared row by row with an older one."""
+
+import json
+import os
+import tempfile
+
+from minidl.bench.machine import SAME
+from minidl.bench.measure import VERSION
+from minidl.core.errors import FileError, explained
+
+KEYS = ("case", "label", "direction", "op", "inputs", "implementation")  # what makes two rows the same
+
+
+def write(text, path):
+    """Text into a file, whole or not at all."""
+    try:
+        handle, name = tempfile.mkstemp(dir=os.path.dirname(os.path.abspath(path)), prefix=".bench-")
+    except OSError as error:
+        raise unwritable(path, error) from None
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except BaseException as error:
+        os.unlink(name)
+        if isinstance(error, OSError):
+            raise unwritable(path, error) from None
+        raise
+
+
+def unwritable(path, error):
+    """The exception for a file that cannot be written."""
+    return explained(FileError, "bench", "the result cannot be written there.", [f"{path}: {error.strerror}"], "Name another file.")
+
+
+def read(path):
+    """A result that an earlier bench wrote."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            found = json.load(file)
+    except OSError as error:
+        raise explained(FileError, "bench", "the earlier result cannot be read.", [f"{path}: {error.strerror}"],
+                        "Check the path.") from None
+    except (ValueError, RecursionError) as error:
+        raise explained(FileError, "bench", "the earlier result is no JSON.", [f"{path}: {error}"],
+                        "Write it with --json FILE.") from None
+    wrong = malformed(found)
+    if wrong:
+        raise explained(FileError, "bench", "this file is no result of this bench.", [f"{path}: {wrong}"], "Write it with --json FILE.")
+    return found
+
+
+def malformed(found):
+    """"" if a result has the shape that compare() needs, else what is wrong."""
+    if not isinstance(found, dict) or found.get("minidl_bench") != VERSION:
+        return f"minidl_bench must be {VERSION}"
+    if not isinstance(found.get("environment"), dict) or not all(isinstance(found.get(key), list) for key in ("rows", "steps")):
+        return "it needs environment, rows and steps"
+    for row in found["rows"]:
+        if not isinstance(row, dict) or not all(isinstance(row.get(key), str) for key in KEYS):
+            return f"a row lacks one of {', '.join(KEYS)}"
+        if not (row.get("median") is None or is_time(row["median"])):
+            return "a median must be a number of seconds"
+    for step in found["steps"]:
+        if not isinstance(step, dict) or not isinstance(step.get("label"), str) or not isinstance(step.get("contenders"), dict):
+            return "a step lacks label or contenders"
+        for parts in step["contenders"].values():
+            if not isinstance(parts, dict) or not isinstance(parts.get("step"), dict) or not is_time(parts["step"].get("median")):
+                return "a step's median must be a number of seconds"
+    return ""
+
+
+def is_time(value):
+    """A positive number."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < float("inf")
+
+
+def differences(old, new):
+    """The facts of the environment in which two results differ, in words."""
+    return [f"{key}: {old['environment'].get(key)} then, {new['environment'].get(key)} now" for key in SAME
+            if old["environment"].get(key) != new["environment"].get(key)]
+
+
+def medians(result):
+    """{what: seconds} of everything timed."""
+    found = {" ".join(row[key] for key in KEYS if row[key]): row["median"]
+             for row in result["rows"] if row.get("median")}
+    for step in result["steps"]:
+        found |= {f"step {step['label']} {key}": parts["step"]["median"] for key, parts in step["contenders"].items()}
+    return found
+
+
+def compare(old, new, allowed):
+    """(lines to print, what became slower than `allowed`, a share like 0.1). Rows that only one of the two has are told."""
+    before, now = medians(old), medians(new)
+    lines, slower = [], []
+    for what in [key for key in now if key in before]:
+        change = now[what] / before[what] - 1
+        lines.append(f"{change:+7.0%}  {what}")
+        if change > allowed:
+            slower.append(what)
+    lines += [f"    new  {what}" for what in now if what not in before]
+    lines += [f"   gone  {what}" for what in before if what not in now]
+    return lines, slower

@@ -1,0 +1,87 @@
+"""`minidl explain conv2d --shape 8,64,56,56 --out 64 --kernel 3`: which implementation runs, why, and what each alternative costs here."""
+
+import click
+
+from minidl.commands.bench import CASES, numbers, progress
+from minidl.commands.output import say, talk, usage
+from minidl.core.errors import MinidlError
+
+ROUNDS = 3
+
+
+@click.command()
+@click.argument("what", metavar="OP", type=click.Choice(CASES))
+@click.option("--shape", help="The input's sizes: 8,64,56,56; N,K,M for matmul; N,K for softmax.")
+@click.option("--out", type=click.IntRange(1), help="conv2d: output channels.")
+@click.option("--kernel", type=click.IntRange(1), help="conv2d, pool: the window's height and width.")
+@click.option("--stride", type=click.IntRange(1), help="conv2d, pool.")
+@click.option("--padding", type=click.IntRange(0), help="conv2d, pool; by default an odd conv2d kernel keeps the size.")
+@click.option("--groups", type=click.IntRange(1), help="conv2d.")
+@click.option("--add", is_flag=True, default=None, help="batch_norm: with an addition, as at the end of a residual block.")
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True, help="Where the arrays are.")
+@click.option("--no-time", is_flag=True, help="Only the decision; nothing is measured.")
+def command(what, device, no_time, **settings):
+    """Print which implementation runs a call, forward and backward, why, and what each alternative costs on this machine."""
+    settings = {key: value for key, value in settings.items() if value is not None}
+    if "shape" in settings:
+        settings["shape"] = numbers(settings["shape"], "--shape")
+    try:
+        say(text(what, settings, device, not no_time))
+    except MinidlError as error:
+        raise usage(str(error)) from None
+
+
+def text(what, settings, device="cpu", timed=True):
+    """The decision for every call that the op and its backward make, with times beside it."""
+    from minidl.bench import cases, measure
+
+    case = cases.make(what, **settings)
+    lines = [f"{what} {case.label}"]
+    run = measure.Run(ROUNDS)
+    if timed:
+        talk("trying each implementation; --no-time leaves that out")
+    with progress() as tell:
+        run.progress = tell
+        for direction, op, arrays, how in case.requests():
+            lines += ["", *decision(run, case, direction, op, arrays, how, device, timed)]
+            if run.interrupted:
+                lines.append("interrupted")
+                break
+    return "\n".join(lines)
+
+
+def decision(run, case, direction, op, arrays, how, device, timed):
+    """One call: a line per implementation."""
+    from minidl import backend
+    from minidl.bench import on_device, table
+
+    heading = f"{direction}: {op}"
+    if device == "cuda":
+        reason = on_device.why_not()
+        if reason:
+            return [f"{heading} cannot be asked for a GPU: {reason}", *listed_for_cuda(op)]
+        arrays, how = on_device.moved(arrays, how)
+    rows = {}
+    if timed and device == "cpu":
+        rows = {row["implementation"]: row for row in run.request(case, direction, op, arrays, how, ROUNDS)}
+    decided = backend.decide(op, arrays, how)
+    chosen = next((i.name for i, _, taken in decided if taken), None)
+    base = rows.get(chosen, {}).get("median")
+    lines = [f"{heading} runs on {chosen or 'nothing'}"]
+    for implementation, refusal, taken in decided:
+        row = rows.get(implementation.name, {})
+        if row.get("median"):
+            cost = table.duration(row["median"]) + ("" if taken or not base else f" ({row['median'] / base:.2g}×)")
+        else:
+            cost = "wrong" if row.get("status") == "wrong" else ""
+        why = f"chosen: {implementation.why}" if taken else refusal or row.get("why") or "accepts this call too; comes later in the order"
+        lines.append(f"    {implementation.name:<24} {cost:<18} {why}".rstrip())
+    return lines
+
+
+def listed_for_cuda(op):
+    """What a GPU would choose from, in order."""
+    from minidl import backend
+
+    names = [i for i in backend.IMPLEMENTATIONS.get(op, []) if i.backend in ("cuda", "generic")]
+    return [f"    {i.name:<24} {i.why}".rstrip() for i in names]
