@@ -124,3 +124,8 @@ def cases_of(kernel):
         if any(k.name == kernel for k, _, _ in launches):
             found.append(case)
     return found
+
+
+if __name__ == "__main__":  # the program that `minidl kernels step` runs under gdb
+    import sys
+    cases_of(sys.argv[1])[int(sys.argv[2])].run("debug")

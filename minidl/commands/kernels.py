@@ -1,0 +1,219 @@
+"""`minidl kernels`: the CUDA sources on a machine without a GPU: list them, run them on the CPU, step through one in gdb, lint a file."""
+
+import re
+import sys
+from pathlib import Path
+
+import click
+
+from minidl.commands.output import say, talk, usage, visible
+
+ORDERS = ("forward", "reverse", "random")
+LOOSE = {"tf32": 4e-3}  # 10 bits of mantissa
+
+
+class Told(click.Group):
+    """A group whose commands end with minidl's own message where something is missing, not with a traceback."""
+
+    def invoke(self, ctx):
+        from minidl.core.errors import MinidlError
+        try:
+            return super().invoke(ctx)
+        except MinidlError as error:
+            raise click.ClickException(visible(error)) from error
+
+
+@click.group(cls=Told)
+def command():
+    """The CUDA kernels, without a GPU: what there is, does it compute the right numbers, does it break a rule?
+
+    \b
+    minidl kernels list                                every kernel, its idea, where it stands
+    minidl kernels run conv2d_v2_shared_tile --check   on the CPU, every access looked at
+    minidl kernels step norm_merge --block 1 --thread 3
+                                                       gdb, at the kernel's first line
+    minidl kernels lint my.cu                          registers, spills, instructions, sizes that tile badly
+
+    run and step need g++ (step gdb too); lint needs NVIDIA's compiler as well: pip install -e '.[kernels]'.
+    docs/kernels/README.md goes through the kernels rung by rung.
+    """
+
+
+@command.command("list")
+@click.argument("words", nargs=-1, metavar="[WORD]...")
+def list_kernels(words):
+    """List the kernels whose name or file contains every WORD: the idea, and where it begins."""
+    rows = [(name, f"kernels/{signature.file}:{signature.line}", idea) for name, signature, idea in described()
+            if all(word.lower() in f"{name} {signature.file}".lower() for word in words)]
+    if not rows:
+        raise usage(f"no kernel contains {' and '.join(words)}.\n    minidl kernels list, without words, shows all.")
+    wide = [max(len(row[k]) for row in rows) for k in (0, 1)]
+    for name, place, idea in rows:
+        say(f"{name:<{wide[0]}}  {place:<{wide[1]}}  {idea}".rstrip())
+    talk(f"{len(rows)} kernels. minidl kernels run NAME --check tries one.")
+
+
+@command.command()
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@click.option("--check", is_flag=True, help="Look at every access: races, bounds, alignment, values nobody wrote.")
+@click.option("--order", type=click.Choice(ORDERS), default="forward", help="In which order threads run where they may: forward.")
+def run(names, check, order):
+    """Run kernels on the CPU, on the examples of the ops that use them, against the generic implementation. `all` names all.
+
+    \b
+    Every line: the call of the backend, what was launched, the largest error relative to the result.
+    Exit status: 0 all is well, 1 a rule is broken or a number is wrong, 2 the command could not be understood.
+    """
+    from minidl.commands import kernel_cases
+    from minidl.core.errors import MinidlError
+
+    every = known_kernels()
+    names = every if names == ("all",) else [checked_name(name, every) for name in names]
+    cases, ran, failed = kernel_cases.recorded(), set(), 0
+    for case in cases:
+        launches, error, broken = [], None, ""
+        try:
+            launches, _ = case.run()
+            if not {k.name for k, _, _ in launches} & set(names):
+                continue
+            launches, error = case.run("check" if check else "fast", order)
+        except MinidlError as problem:
+            broken = str(problem)
+        ran |= {k.name for k, _, _ in launches}
+        allowed = next((loose for word, loose in LOOSE.items() if f"_{word}" in case.implementation.name), 2e-4)
+        wrong = broken or not (error is None or error <= allowed)
+        failed += bool(wrong)
+        say(f"{case}   {case.implementation.name}")
+        for k, grid, block in launches:
+            say(f"    {k.name}  grid {grid}, block {block}{''.join(f', {o}' for o in k.options)}")
+        say(f"    {broken or ('in place' if error is None else f'error {error:.1e}')}{'' if broken or not wrong else '   WRONG'}")
+    for name in (n for n in names if n not in ran and not failed):
+        talk(f"{name}: no op's example launches it. Its own test in tests/kernels does.")
+    talk(f"{len(ran & set(names))} kernels ran, {failed} calls failed." if failed else f"{len(ran & set(names))} kernels ran, all is well.")
+    sys.exit(1 if failed else 0)
+
+
+@command.command()
+@click.argument("name")
+@click.option("--block", "block_at", default="0", metavar="X,Y,Z", help="Stop in this block: 0,0,0.")
+@click.option("--thread", "thread_at", default="0", metavar="X,Y,Z", help="Stop in this thread: 0,0,0.")
+@click.option("--case", "number", default=0, metavar="N", help="Which of the calls that `minidl kernels run NAME` lists: 0, the first.")
+@click.option("-c", "commands", metavar="COMMANDS", help="gdb commands, separated by ;, instead of a prompt: 'next; print acc'.")
+def step(name, block_at, thread_at, number, commands):
+    """Walk through a kernel in gdb: stop at its first line, in the block and thread of your choice.
+
+    In gdb: next, step, print tile[2], print threadIdx, continue, quit. threadIdx, blockIdx, blockDim and gridDim are plain
+    variables; `info locals` shows the others.
+    """
+    from minidl.backend.cuda import on_cpu_step
+
+    checked_name(name, known_kernels())
+    places = [position(option, text) for option, text in (("--block", block_at), ("--thread", thread_at))]
+    program = ["-m", "minidl.commands.kernel_cases", name, number]
+    orders = [part.strip() for part in commands.split(";") if part.strip()] if commands else None
+    result = on_cpu_step.step(program, name, *places, orders)
+    if orders is not None:
+        say(result)
+    else:
+        sys.exit(result)
+
+
+@command.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False))
+@click.option("-D", "defines", multiple=True, metavar="NAME=N", help="As in -D BM=64; may be repeated.")
+@click.option("--arch", "architectures", multiple=True, metavar="sm_90", help="Instead of sm_80 and sm_90; may be repeated.")
+@click.option("--no-run", is_flag=True, help="Compile only.")
+def lint(file, defines, architectures, no_run):
+    """Compile FILE.cu with the options CuPy uses, show what each kernel takes, then run its launch lines in check mode.
+
+    \b
+    A launch line is a comment in the file:
+    // launch axpy: n = 1 31 32 33 1000; grid = (n + 255) / 256; block = 256; x[n] y[n]; a = 2
+
+    Sizes take each of their values; / rounds down; x[n] is an array of n random numbers.
+    Exit status: 0 clean, 1 it does not compile, spills, or breaks a rule, 2 the command could not be understood.
+    """
+    from minidl.backend.cuda import lint as linter
+    from minidl.backend.cuda import nvrtc
+
+    file, wanted = Path(file).resolve(), {}
+    for define in defines:
+        name, _, value = define.partition("=")
+        if not name.isidentifier() or not re.fullmatch(r"\w+", value):
+            raise usage(f"-D {define!r}: a name and its value, as in -D BM=64.")
+        wanted[name] = value
+    options, bad = tuple(f"-D{name}={value}" for name, value in wanted.items()), 0
+    for arch, found in linter.compiled(file, options, architectures or nvrtc.ARCHITECTURES, not nvrtc.why_no_disassembler()).items():
+        for used in found.values():
+            bad += bool(used.spills)
+            mix = ", ".join(f"{n} {group}" for group, n in nvrtc.grouped(used.mix).items())
+            say(f"{arch}  {used.name}: {used.registers} registers, {used.shared:,} bytes shared"
+                f"{f', {used.spills} BYTES SPILLED' if used.spills else ''}{f', {used.stack} bytes stack' if used.stack else ''}")
+            if mix:
+                say(f"       {mix}")
+    if nvrtc.why_no_disassembler():
+        talk(f"no instruction mix: {nvrtc.why_no_disassembler()}")
+    if not no_run:
+        bad += tried(linter, file, wanted)
+    sys.exit(1 if bad else 0)
+
+
+def tried(linter, file, defines):
+    """Run the launch lines in check mode; how many launches failed."""
+    results = linter.checked(file, defines)
+    failed = [(name, sizes, error) for name, sizes, error in results if error is not None]
+    for name, sizes, error in failed[:10]:
+        given = ", ".join(f"{key} = {value}" for key, value in sizes.items())
+        say(f"check  {name} with {given}:\n    " + str(error).replace("\n", "\n    "))
+    if results:
+        say(f"check  {len(results)} launches, {len(failed)} broke a rule")
+    else:
+        talk("Nothing was run: the file has no `// launch` line. `minidl kernels lint --help` shows one.")
+    return len(failed)
+
+
+# --- what the commands share ----------------------------------------------------------------------------------------------
+
+def described():
+    """(name, Signature, idea) of every kernel in kernels/; the idea is the first sentence of the comment above it."""
+    from minidl.backend.cuda.signature import signatures
+    from minidl.backend.cuda.source import text_of
+    from minidl.core.folders import kernels_folder
+
+    for path in sorted(kernels_folder().glob("*.cu")):
+        for name, signature in signatures(text_of(path.name)).items():
+            yield name, signature, idea_of(kernels_folder() / signature.file, signature.line)
+
+
+def idea_of(path, line):
+    """The first sentence of the comment that ends right above a line, or of the file's opening."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    top = line - 1
+    while top and re.match(r"\s*(//|template|#)", lines[top - 1]):
+        top -= 1
+    block = [text for text in lines[top:line - 1] if text.lstrip().startswith("//")] or [
+        text for text in lines[:12] if text.startswith("//")]
+    text = re.sub(r"^(\w+\.cu: *)?(v\d+, the idea: *|Idea:? +)?", "", " ".join(piece.strip().lstrip("/").strip() for piece in block))
+    return re.split(r"(?<=[.;])\s", text, maxsplit=1)[0].rstrip(".;:")[:110]
+
+
+def known_kernels():
+    """The names of all kernels."""
+    return [name for name, _, _ in described()]
+
+
+def checked_name(name, known):
+    """The name, if there is such a kernel."""
+    import difflib
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+        raise usage(f"no kernel {name!r}.\n    {'Did you mean ' + ' or '.join(near) + '?' if near else 'minidl kernels list shows all.'}")
+    return name
+
+
+def position(option, text):
+    """1,0 as (1, 0)."""
+    parts = [part.strip() for part in text.split(",")]
+    if len(parts) > 3 or not all(part.isdigit() for part in parts):
+        raise usage(f"{option} {text!r}: one to three whole numbers, as in {option} 1,0.")
+    return tuple(map(int, parts))
