@@ -139,4 +139,4 @@ def test_nothing_that_accepts_is_said_with_every_reason(twice):
 def test_listeners_hear_name_and_time(heard):
     minidl.nn.functional.max_pool2d(minidl.tensor(X), 2)
     (op, name, seconds), = heard.runs
-    assert op == "max_pool2d" and name == backend.names("max_pool2d")[0] and 0 < seconds < 10
+    assert op == "max_pool2d" and name == "generic" and 0 < seconds < 10  # an array this small
