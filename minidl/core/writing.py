@@ -1,5 +1,7 @@
 """Writing into a tensor's memory: the one way in, so that the in-place guard sees every write. Never recorded in the graph."""
 
+import contextlib
+
 from minidl.core.config import STATE, no_grad
 from minidl.core.device import move
 from minidl.core.dtypes import category
@@ -24,6 +26,20 @@ def write(x, call, value, place=None):
                             "Give the value that shape, or a size of 1 where it is to be repeated.") from None
     written(x.array, call)
     return x
+
+
+@contextlib.contextmanager
+def rewriting(call, *tensors):
+    """Inside, a backend writes into the arrays of these tensors (None aside): checked before, stamped afterwards."""
+    tensors = [x for x in tensors if x is not None]
+    for x in tensors:
+        refuse_recorded(x, call)
+    with contextlib.ExitStack() as open_locks:
+        for x in tensors:
+            open_locks.enter_context(lifted(x.array))
+        yield
+    for x in tensors:
+        written(x.array, call)
 
 
 def recorded(x, *values):

@@ -12,6 +12,7 @@ from minidl.core.errors import ArgumentError, DTypeError, ShapeError, explained,
 from minidl.core.examples import nonzero, normal, positive
 from minidl.core.op import example, needs_grad, op
 from minidl.core.tensor import Tensor
+from minidl.core.writing import rewriting
 from minidl.ops.broadcast import same_device
 from minidl.ops.nonlinear import relu_grad
 from minidl.ops.window import same_dtype
@@ -44,9 +45,10 @@ def batch_norm(input, running_mean, running_var, weight=None, bias=None, trainin
 
 def update_running(running_mean, running_var, mean, var, n, momentum):
     """Move the running averages towards this batch's mean and (unbiased: times n / (n − 1)) variance, n > 1 elements each."""
-    for running, new in ((running_mean, mean), (running_var, var * (n / (n - 1)) if n > 1 else var)):
-        if running is not None:
-            running.copy_(Tensor((1 - momentum) * running.array + momentum * new))
+    both = [None if running is None else running.array for running in (running_mean, running_var)]
+    if any(array is not None for array in both):
+        with rewriting("batch_norm", running_mean, running_var):
+            backend.run("running_averages", mean, var, *both, momentum=momentum, unbias=n / (n - 1) if n > 1 else 1.0)
 
 
 def across(x):

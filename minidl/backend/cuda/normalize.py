@@ -162,6 +162,13 @@ def block_per_channel(x, weight, bias, add, eps, relu):
     return y, mean, var
 
 
+def accepts_running(mean, var, running_mean, running_var, momentum, unbias):
+    """"" or why the kernel cannot."""
+    arrays = [a for a in (mean, var, running_mean, running_var) if a is not None]
+    return only_float32(*arrays) or ("" if all(a.flags.c_contiguous for a in arrays) else "an array is no single piece of memory")
+
+
+@implements("running_averages", "cuda/norm_running_averages", accepts_running)
 def running_averages(mean, var, running_mean, running_var, momentum, unbias):
     """Move the running averages (either may be None) in place, both in one launch."""
     C = mean.size

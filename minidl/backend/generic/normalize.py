@@ -91,6 +91,15 @@ def batch_norm_grad(grad_y, x, weight, mean, var, y=None, *, eps, add=False):
     return (*grads, grad_y) if add else grads
 
 
+@implements("running_averages", "generic")
+@implements("running_averages", "reference")
+def running_averages(mean, var, running_mean, running_var, momentum, unbias):
+    """Move the running averages (either may be None) towards a batch's mean and variance, in place."""
+    for running, new in ((running_mean, mean), (running_var, var if unbias == 1 else var * unbias)):
+        if running is not None:
+            running[...] = (1 - momentum) * running + momentum * new
+
+
 @implements("normalize_over", "generic")
 def normalize_over(x, weight, bias, axes, groups, weight_axes, eps):
     """(y, mean, variance); the statistics broadcast against x."""
