@@ -1,9 +1,12 @@
 """Is check mode worth its name? Kernels with one planted bug each (bugs/*.cu): every one must be reported, of the right
 kind and at the right line; and none of their sound twins (-DFIXED) may be.
+
+As exercises: python tests/kernels/test_planted_kernel_bugs.py missing_barrier    (docs/kernels/checking.md)
 """
 
 import functools
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -132,3 +135,26 @@ def test_no_false_alarm_on_the_sound_twin(kernel, order):
     got, wanted = run(kernel, fixed=True, order=order)
     error = np.abs(got - wanted).max()
     assert error <= 64 * np.finfo(np.float32).eps * max(np.abs(wanted).max(), 1) * 8  # sums of 64 to 256 terms of size one
+
+
+def test_the_documentation_shows_what_is_really_said():
+    text = (Path(__file__).parents[2] / "docs/kernels/checking.md").read_text(encoding="utf-8")
+    shown = re.findall(r"^```text\n(\w+: .*?)\n```$", text, flags=re.DOTALL | re.MULTILINE)
+    assert len(shown) >= 6
+    for report in shown:
+        with pytest.raises(KernelError) as caught:
+            run(report.partition(":")[0], fixed=False)
+        assert str(caught.value) == report
+
+
+def exercise(kernel):
+    """Run one in check mode and say what happened."""
+    try:
+        got, wanted = run(kernel, fixed=False)
+    except KernelError as error:
+        return str(error)
+    return f"{kernel}: no report, and the result is {'right' if np.abs(got - wanted).max() <= 1e-3 else 'wrong'}."
+
+
+if __name__ == "__main__":
+    print("\n".join(exercise(kernel) for kernel in sys.argv[1:] or sorted(CASES)))

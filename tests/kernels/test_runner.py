@@ -246,7 +246,7 @@ def test_what_does_not_compile_says_where():
 def test_names_come_from_line_marks_and_helpers_say_who_called():
     error = refused(module("check").get_function("through_a_helper"), (1,), (8,), (np.zeros(4, FLOAT),))
     assert error.file == "runner.cu" and f"called from runner.cu:{line_of('the caller')}" in str(error)
-    assert "x[4] of 4 elements" in str(error)
+    assert "x[4], and x ends with x[3]" in str(error)
 
 
 def line_of(mark):

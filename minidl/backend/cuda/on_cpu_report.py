@@ -71,12 +71,21 @@ def error_from(report, kernel, library, arrays, block):
     other = source_lines(library, report.other_pc)
     facts += _other_party(report, other[0] if other else None, kind, block)
     facts += report.text.decode(errors="replace").splitlines()
-    error = explained(KernelError, kernel, rule, facts, fix)
+    error = explained(KernelError, kernel, rule, facts, _better_fix(report, kind) or fix)
     error.kind, error.kernel = kind, kernel
     error.file, error.line = place or (None, None)
     error.block, error.thread = (None, None) if kind == "launch" else (tuple(report.block), tuple(report.thread))
     error.other = other[0] if other else None
     return error
+
+
+def _better_fix(report, kind):
+    """What to do where the usual advice does not help."""
+    if kind == "race" and report.other_block:
+        return "Nothing orders blocks: give each its own part of the memory, or let a second launch bring the parts together."
+    if kind == "out of bounds" and report.region == DYNAMIC:
+        return "Launch with more shared_mem, or guard the index."
+    return ""
 
 
 def _at(place):
@@ -92,7 +101,10 @@ def _access(report, library, arrays):
         name, dtype = arrays[report.region]
         index, rest = divmod(report.offset, dtype.itemsize)
         where = f"{name}[{index}]" + (f" + {rest} bytes" if rest else "")
-        return f"{doing} {where} of {report.size // dtype.itemsize} elements in memory order"
+        last = report.size // dtype.itemsize - 1
+        if 0 <= report.offset < report.size:
+            return f"{doing} {where}"
+        return f"{doing} {where}, and {name} ends with {name}[{last}]" if last >= 0 else f"{doing} {where}, and {name} is empty"
     if report.region == DYNAMIC:
         return f"{doing} byte {report.offset} of the dynamic shared memory ({report.size} bytes)"
     return f"{doing} {shared_name(library, report.offset)}"
