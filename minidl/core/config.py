@@ -13,6 +13,7 @@ class _State(threading.local):
     recording = True  # do ops build a graph?
     walking = None    # the Node whose backward is running now, if any
     backend = None    # the implementation that use_backend() forces, if any
+    winograd = True   # may a 3×3 convolution in float32 trade rounding for fewer multiplications?
     fusion = True     # may one op do what several do (normalise, add and rectify in one go)?
     tf32 = False      # may products on a GPU round to TF32? True, "3x" (three products that keep float32's precision), or False
 
@@ -139,6 +140,12 @@ class use_tf32(_Switch):  # noqa: N801 - reads like no_grad
             raise explained(ArgumentError, "use_tf32", "it takes True, False or '3x'.", [f"it got {describe(allowed)}"],
                             "use_tf32() for the tensor cores as they are, use_tf32('3x') to keep float32's precision.")
         super().__init__(allowed)
+
+
+class use_winograd(_Switch):  # noqa: N801 - reads like no_grad
+    """`with use_winograd(False):` 3×3 convolutions on the CPU keep to plain products, whose rounding is ten times smaller."""
+
+    attribute = "winograd"
 
 
 def is_grad_enabled():

@@ -1,15 +1,19 @@
 """Which rung of the ladder computes a convolution: LADDER from top to bottom, the first that does not say why not.
 
-A rung is a module with conv2d, conv2d_grad_x and conv2d_grad_w; its predicate gets the Call and returns "" or the reason,
-measured on two cores of an AMD EPYC. `minidl.explain` shows them, use_backend("cpu/im2col_blocked") forces one.
+A rung has two predicates, which get the Call and return "" or a reason: can it do this one, and is it worth it? The second
+is what was measured, on two cores of an AMD EPYC with OpenBLAS's AVX2 kernels. `minidl.explain` shows the reasons;
+use_backend("cpu/winograd_2x2") forces a rung that can, worth it or not.
 """
 
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import numpy as np
 
 from minidl.backend import NotFor, implements
-from minidl.backend.cpu import im2col_blocked, products
+from minidl.backend.cpu import im2col_blocked, products, winograd, winograd_grad_w
+from minidl.backend.window import output_size
+from minidl.core.config import STATE
 
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
@@ -40,14 +44,55 @@ def one_group(call):
     return NotFor("for one group") if call.groups > 1 else ""
 
 
-LADDER = [
-    ("cpu/products", products, pointwise, "a 1×1 convolution is one product over all pixels, without columns"),
-    ("cpu/im2col_blocked", im2col_blocked, one_group, "columns gathered block by block in the cache, products written in place"),
+def winograd_can(call):
+    """3×3 at stride 1, float32, and not switched off."""
+    if call.w_shape[2:] != (3, 3) or call.stride != (1, 1) or call.dilation != (1, 1) or call.groups > 1:
+        return NotFor("for 3×3 kernels of stride 1, dilation 1, one group")
+    if call.dtype != np.float32:
+        return NotFor("for float32: its rounding would spoil float64")
+    return "" if STATE.winograd else NotFor("switched off by use_winograd(False)")
+
+
+def large_tiles(call):
+    """F(4×4): where its transforms cost less than the multiplications it saves."""
+    return ""
+
+
+def small_tiles(call):
+    """F(2×2): where F(4×4) would transform more filters than it multiplies pixels."""
+    return ""
+
+
+def always(call):
+    """Whatever it can do, it does best of what is left."""
+    return ""
+
+
+def winograd_rung(tile):
+    """The three ops with one size of tile, called as every rung is."""
+
+    def conv2d(x, weight, bias, stride, padding, dilation, groups):
+        return winograd.forward(tile, x, weight, bias, padding)
+
+    def conv2d_grad_x(grad_y, weight, x_shape, stride, padding, dilation, groups):
+        return winograd.grad_x(tile, grad_y, weight, x_shape, padding)
+
+    def conv2d_grad_w(x, grad_y, w_shape, stride, padding, dilation, groups):
+        return winograd_grad_w.grad_w(tile, x, grad_y, w_shape, padding)
+
+    return SimpleNamespace(conv2d=conv2d, conv2d_grad_x=conv2d_grad_x, conv2d_grad_w=conv2d_grad_w)
+
+
+LADDER = [  # name, the three ops, can it?, is it worth it?, what explain() says of it
+    ("cpu/products", products, pointwise, always, "a 1×1 convolution is one product over all pixels, without columns"),
+    ("cpu/winograd_4x4", winograd_rung(winograd.F4), winograd_can, large_tiles, "4 times fewer multiplications than columns need"),
+    ("cpu/winograd_2x2", winograd_rung(winograd.F2), winograd_can, small_tiles, "2.25 times fewer multiplications than columns need"),
+    ("cpu/im2col_blocked", im2col_blocked, one_group, always, "columns gathered block by block in the cache, products written in place"),
 ]
 
 
-def _accepts(op, predicate):
-    """The predicate as backend.run() calls it."""
+def _accepts(op, name, can, worth):
+    """The predicates as backend.run() calls them."""
 
     def accepts(first, second, bias=None, stride=None, padding=None, dilation=None, groups=None, x_shape=None, w_shape=None):
         if first.dtype not in FLOATS:
@@ -55,14 +100,16 @@ def _accepts(op, predicate):
         image = first.shape if x_shape is None else tuple(x_shape)
         if 0 in image or not (first.size and second.size):
             return NotFor("nothing to compute: an axis has size 0")
-        output = second if op == "conv2d_grad_w" else first
-        size = None if op == "conv2d" else output.shape[2:]
+        size = (second if op == "conv2d_grad_w" else first).shape[2:]
         filters = second.shape if w_shape is None else tuple(w_shape)
-        return predicate(Call(op, first.dtype, image, filters, size, stride, padding, dilation, groups))
+        if op == "conv2d":
+            size = output_size(image, filters[2:], stride, padding, dilation)
+        call = Call(op, first.dtype, image, filters, size, stride, padding, dilation, groups)
+        return can(call) or ("" if STATE.backend == name else worth(call))
 
     return accepts
 
 
-for _name, _module, _predicate, _why in LADDER:
+for _name, _rung, _can, _worth, _why in LADDER:
     for _op in ("conv2d", "conv2d_grad_x", "conv2d_grad_w"):
-        implements(_op, _name, _accepts(_op, _predicate), _why)(getattr(_module, _op))
+        implements(_op, _name, _accepts(_op, _name, _can, _worth), _why)(getattr(_rung, _op))
