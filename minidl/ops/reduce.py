@@ -5,6 +5,7 @@ from collections import namedtuple
 
 import numpy as np
 
+from minidl.backend.generic import reduce
 from minidl.backend.layout import stored
 from minidl.core.device import array_module
 from minidl.core.dtypes import as_dtype, float16, float32, int64, is_floating
@@ -37,9 +38,7 @@ def spread(grad_y, shape, axes):
 def add_up(array, axes, keepdim, dtype):
     """The sum over axes, in storage order; float16 adds up in float32."""
     wide = float32 if dtype == float16 else dtype
-    with np.errstate(all="ignore"):  # NumPy's own Python file warns here, which the filter in minidl/__init__.py does not cover
-        total = array.sum(axes, dtype=wide, keepdims=keepdim)
-    return stored(as_array(total)).astype(dtype, copy=False)
+    return stored(as_array(reduce.add_up(array, axes, keepdim, wide))).astype(dtype, copy=False)
 
 
 @op("x", examples=[example(normal(2, 3, 4)), example(normal(2, 3, 4), dim=1), example(normal(2, 3, 2, 2), dim=(0, 2, 3), keepdim=True)],
@@ -142,7 +141,7 @@ def extreme(call, array, axes, keepdim):
     if not count(array.shape, axes):
         raise explained(ShapeError, f"a{call}", f"no elements have no {call}imum.", [f"shape: {array.shape}", f"axes: {axes}"],
                         "Reduce over axes that are not empty.")
-    return stored(as_array(getattr(array, call)(axes, keepdims=keepdim)))
+    return stored(as_array(reduce.furthest(array, axes, keepdim, 1 if call == "max" else -1)))
 
 
 def extreme_backward(x, axes):
@@ -207,8 +206,7 @@ def first_position(call, array, axis, keepdim, caller):
     if not (array.size if axis is None else array.shape[axis]):
         raise explained(ShapeError, caller, f"no elements have no {call}imum.", [f"shape: {array.shape}"],
                         "Reduce over an axis that is not empty.")
-    xp = array_module(array)
-    found = getattr(xp, f"arg{call}")(array, axis, keepdims=keepdim)
+    found = reduce.first_furthest(array, axis, keepdim, 1 if call == "max" else -1)
     return stored(as_array(found)).astype(int64, copy=False)
 
 
