@@ -150,13 +150,16 @@ class Run:
             row.update(timing.summary(seconds))
             row["noisy"] = timing.is_noisy(row)
             row["gflop_s"], row["gb_s"] = row["operations"] / row["median"] / 1e9, row["bytes"] / row["median"] / 1e9
-            ceilings = self.result["machine"]
-            if ceilings and row["device"] == "cpu":
-                row["share"] = max(row["gflop_s"] / ceilings["gemm_gflop_s"], row["gb_s"] / ceilings["copy_gb_s"])
 
     def finish(self):
-        """Say what makes the numbers doubtful."""
+        """Compare with the ceilings, the best of before and after, and say what makes the numbers doubtful."""
         rows = [*self.result["rows"], *(row for sweep in self.result["sweeps"] for row in sweep["rows"])]
+        ceilings = self.result["machine"]
+        if ceilings and not self.interrupted:
+            ceilings.update({key: max(value, ceilings[key]) for key, value in machine.ceilings().items()})
+        for row in rows:
+            if ceilings and row.get("gflop_s") and row["device"] == "cpu":
+                row["share"] = max(row["gflop_s"] / ceilings["gemm_gflop_s"], row["gb_s"] / ceilings["copy_gb_s"])
         noisy = sum(bool(row.get("noisy")) for row in rows)
         if noisy:
             self.note(f"{noisy} of {len(rows)} times are noisy: their middle 60 % spread over more than {timing.NOISY:.0%} of the median. "

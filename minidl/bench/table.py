@@ -35,6 +35,19 @@ def cells(row):
             ", ".join(notes))
 
 
+def folded(rows):
+    """Rows; neighbours of one backend that are missing for one reason become one row, as all of CUDA on a machine without a GPU."""
+    result = []
+    for row in rows:
+        backend, last = row["implementation"].partition("/")[0], result[-1] if result else None
+        if last and row["status"] == "missing" == last["status"] and row["why"] == last["why"] and last["backend"] == backend:
+            last["count"] += 1
+            last["implementation"] = f"{backend}/… ({last['count']})"
+        else:
+            result.append({**row, "backend": backend, "count": 1})
+    return result
+
+
 def sections(result):
     """[(title, header, rows of cells)] of everything in a result."""
     found, ordered = {}, []
@@ -43,11 +56,11 @@ def sections(result):
         if key not in found:
             found[key] = []
             ordered.append(key)
-        found[key].append(cells(row))
+        found[key].append(row)
     tables = []
     for case, label, op, direction, inputs in ordered:
         title = f"{case} {label}: {direction}" + ("" if op == case and direction == "forward" else f", {op} {inputs}".rstrip())
-        tables.append((title, HEADER, found[case, label, op, direction, inputs]))
+        tables.append((title, HEADER, [cells(row) for row in folded(found[case, label, op, direction, inputs])]))
     for sweep in result["sweeps"]:
         rows = [(row["label"], *cells(row)) for row in sweep["rows"]]
         tables.append((f"{sweep['case']}: {sweep['grows']}, forward", ("size", *HEADER), rows))

@@ -67,8 +67,15 @@ def decision(run, case, direction, op, arrays, how, device, timed):
     decided = backend.decide(op, arrays, how)
     chosen = next((i.name for i, _, taken in decided if taken), None)
     base = rows.get(chosen, {}).get("median")
-    lines = [f"{heading} runs on {chosen or 'nothing'}"]
+    lines, declined = [f"{heading} runs on {chosen or 'nothing'}"], {}
+    for implementation, refusal, _ in decided:
+        declined.setdefault((implementation.backend, refusal), []).append(implementation.name)
     for implementation, refusal, taken in decided:
+        group = declined[implementation.backend, refusal]
+        if refusal and len(group) > 2:  # a machine without a GPU: one line for all its kernels
+            if group[0] == implementation.name:
+                lines.append(f"    {f'{implementation.backend}/… ({len(group)})':<24} {'':<18} {refusal}")
+            continue
         row = rows.get(implementation.name, {})
         if row.get("median"):
             cost = table.duration(row["median"]) + ("" if taken or not base else f" ({row['median'] / base:.2g}×)")
