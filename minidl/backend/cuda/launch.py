@@ -61,9 +61,9 @@ class Kernel:
     def __call__(self, grid, block, *, shared=0, **arguments):
         if len(arguments) != len(self.converters) or any(name not in arguments for name, _, _ in self.converters):
             raise self._names(arguments)
-        arrays = [a for a in (arguments[name] for name, p, _ in self.converters if p.pointer) if a is not None]
-        home = self._home(arrays)
         values = [convert(self, p, arguments[name]) for name, p, convert in self.converters]
+        arrays = [a for (_, p, _), a in zip(self.converters, values, strict=True) if p.pointer and a is not None]
+        home = self._home(arrays)
         grid, block = self._sizes("grid", grid), self._sizes("block", block)
         if not all(grid):
             return  # no block, no work
@@ -162,14 +162,13 @@ def _pointer(kernel, p, array):
     if p.dtype is not None and array.dtype != p.dtype:
         raise explained(DTypeError, kernel.name, f"{p.name} must be an array of {p.dtype}.",
                         [f"parameter: {p!r}", f"it is {describe(array)}"], "Convert it first: array.astype(...).")
+    if array.ndim == 4:  # stored channels-last: the kernel sees the memory, so it gets the axes in the order in which they lie
+        array = array.transpose(0, 2, 3, 1)
     if array.flags.c_contiguous:
         return array
-    if array.ndim == 4:  # stored channels-last: the same memory, its axes in the order in which they lie
-        array = array.transpose(0, 2, 3, 1)
-        if array.flags.c_contiguous:
-            return array
-    raise explained(ShapeError, kernel.name, f"the memory of {p.name} must be one piece, in order (4-D: channels-last or C order).",
-                    [f"it is {describe(array)}", f"strides: {array.strides}"], "Use minidl.backend.layout.stored(array).")
+    rule = f"the memory of {p.name} must be one piece, images channels-last, all else in C order."
+    raise explained(ShapeError, kernel.name, rule,
+                    [f"it is {describe(array)}{', axes turned to N H W C' * (array.ndim == 4)}", f"strides: {array.strides}"], "Use minidl.backend.layout.stored(array).")
 
 
 def _whole(kernel, p, value):
