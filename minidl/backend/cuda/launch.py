@@ -168,7 +168,8 @@ def _pointer(kernel, p, array):
         return array
     rule = f"the memory of {p.name} must be one piece, images channels-last, all else in C order."
     raise explained(ShapeError, kernel.name, rule,
-                    [f"it is {describe(array)}{', axes turned to N H W C' * (array.ndim == 4)}", f"strides: {array.strides}"], "Use minidl.backend.layout.stored(array).")
+                    [f"it is {describe(array)}{', axes turned to N H W C' * (array.ndim == 4)}", f"strides: {array.strides}"],
+                    "Use minidl.backend.layout.stored(array).")
 
 
 def _whole(kernel, p, value):
