@@ -3,12 +3,14 @@
 Blocks are made tiny, so that drawn shapes have many of them, full ones, ragged ones and none.
 """
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minidl.backend import IMPLEMENTATIONS, threads
+from minidl.backend import IMPLEMENTATIONS, layout, rectify, threads
 from minidl.backend.cpu import normalize, pool
 from minidl.backend.layout import empty
 from minidl.core.errors import ShapeError
@@ -31,7 +33,7 @@ def function(op, name):
 
 def image(rng, shape, dtype="float32", scale=1.0, offset=0.0, order="stored"):
     """Normal numbers in storage order, or with the axes in another order in memory."""
-    values = (rng.standard_normal(shape) * scale + offset).astype(dtype)
+    values = np.asarray(rng.standard_normal(shape) * scale + offset, dtype)
     array = empty(shape, np.dtype(dtype), values) if order == "stored" else np.empty(shape[::-1], dtype).transpose()
     array[...] = values
     return array
@@ -171,3 +173,61 @@ def test_max_pooling_equals_the_plain_one(tiny_items):
         assert np.array_equal(grad_x, function("max_pool2d_grad_x", "generic")(grad_y, indices, x.shape), equal_nan=True)
 
     compare()
+
+
+# --- element by element, and sums -----------------------------------------------------------------------------------------
+
+@pytest.fixture
+def tiny_pieces(monkeypatch):
+    """Pieces of 64 elements from 100 elements on, rows of 30 zeros, three threads."""
+    for module in (layout, rectify):
+        monkeypatch.setattr(module, "LARGE", 100)
+        monkeypatch.setattr(module, "PIECE", 64)
+    for name, value in (("FEW", 0), ("LONG", 30), ("_zeros", {})):
+        monkeypatch.setattr(rectify, name, value)
+    monkeypatch.setattr(threads, "_wanted", 3)
+
+
+@pytest.mark.parametrize("shape", [(3, 5, 7, 4), (2, 3, 1, 1), (0, 3, 2, 2), (31, 9), (200,), ()])
+def test_passes_over_pieces_change_nothing(shape, tiny_pieces):
+    """Every mixture of orders in memory; NaN, infinities and zeros of both signs included."""
+    rng = np.random.default_rng(1)
+    for order, other in itertools.product(("stored", "other"), repeat=2):
+        x, y = image(rng, shape, order=order), image(rng, shape, order=other)
+        for array in (x, y):
+            array[rng.random(shape) < 0.3] = 0
+            array[rng.random(shape) < 0.1] = np.nan
+            array[rng.random(shape) < 0.1] = -np.inf
+        x_before, y_before = x.copy(), y.copy()
+        with np.errstate(invalid="ignore"):
+            assert np.array_equal(rectify.rectify(x), np.maximum(x, 0), equal_nan=True)
+            assert np.array_equal(rectify.gate(x, y), x * (y > 0), equal_nan=True)
+            assert np.array_equal(layout.elementwise(np.subtract, x, y), x - y, equal_nan=True)
+            assert np.array_equal(layout.elementwise(np.less, x, y, np.dtype(bool)), x < y)
+            assert np.array_equal(layout.elementwise(np.multiply, x, np.float32(3)), 3 * x, equal_nan=True)
+            total, expected = x.copy(), x + y
+            layout.add_into(total, y)
+            assert np.array_equal(total, expected, equal_nan=True)
+        assert np.array_equal(x, x_before, equal_nan=True) and np.array_equal(y, y_before, equal_nan=True)
+
+
+def test_operands_that_broadcast_go_in_one_piece(tiny_pieces):
+    rng = np.random.default_rng(2)
+    x, column, scalar = image(rng, (4, 5, 6, 7)), image(rng, (1, 5, 1, 1)), np.asarray(2.5, "f4")
+    assert np.array_equal(layout.elementwise(np.add, x, column), x + column)
+    assert np.array_equal(layout.elementwise(np.multiply, scalar, x), scalar * x)
+
+
+@pytest.mark.parametrize(("shape", "axes"), [((3, 13, 7, 5), (0, 2, 3)), ((2, 1, 9, 9), (0, 2, 3)), ((101, 5), (0,))])
+def test_sums_per_channel(shape, axes, tiny_blocks, monkeypatch):
+    """Against float64: the rows of a part are added in float32, everything else in float64."""
+    x = image(np.random.default_rng(3), shape, offset=5)
+    for keepdim in (False, True):
+        results = []
+        for count in (1, 2, 3):
+            monkeypatch.setattr(threads, "_wanted", count)
+            results.append(function("sum", "cpu/rows")(x, axes=axes, keepdim=keepdim, dtype=x.dtype))
+        right = x.astype(np.float64).sum(axes, keepdims=keepdim)
+        assert results[0].shape == right.shape and results[0].dtype == x.dtype
+        assert np.abs(results[0] - right).max() <= 8 * EPS * np.abs(right).max()
+        assert all(np.array_equal(results[0], other) for other in results[1:])

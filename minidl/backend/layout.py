@@ -10,10 +10,13 @@ import math
 import numpy as np
 
 from minidl.backend.counters import COUNTS
-from minidl.core.device import array_module
+from minidl.backend.threads import parallel_for, spans
+from minidl.core.device import array_module, on_cpu
 from minidl.core.errors import no_broadcast
 
-LINE = 64  # bytes in a cache line
+LINE = 64        # bytes in a cache line
+LARGE = 1 << 19  # elements from which a pass over memory goes to all cores; a second thread takes 35 µs to wake up
+PIECE = 1 << 18  # elements of such a pass that a thread takes up at once
 
 
 def empty(shape, dtype, like):
@@ -69,16 +72,37 @@ def elementwise(ufunc, x, other=None, dtype=None):
     The two arrays share one dtype; `dtype` is the result's, if it is another (comparisons).
     """
     if other is None:
-        return ufunc(x) if x.ndim != 4 else ufunc(x, out=empty(x.shape, dtype or x.dtype, x))
+        return ufunc(x) if x.ndim != 4 else in_pieces(ufunc, empty(x.shape, dtype or x.dtype, x), x)
     try:
         if x.ndim == 4 or other.ndim == 4:
             shape = array_module(x).broadcast_shapes(x.shape, other.shape)
             if len(shape) == 4:
-                return ufunc(x, other, out=empty(shape, dtype or x.dtype, x))
+                return in_pieces(ufunc, empty(shape, dtype or x.dtype, x), x, other)
         return ufunc(x, other)
     except ValueError:
         name = _OP_NAMES.get(ufunc.__name__, ufunc.__name__)
         raise no_broadcast(name, x.shape, other.shape) from None
+
+
+def in_pieces(ufunc, out, *operands):
+    """ufunc(*operands, out=out), a large NumPy array on all cores; operands of another shape or order leave it to one."""
+    if out.size < LARGE or not on_cpu(out) or any(a.ndim and a.shape != out.shape for a in operands):
+        return ufunc(*operands, out=out)
+    target, *views = flat([out, *(a for a in operands if a.ndim)])
+    if target.ndim != 1:
+        return ufunc(*operands, out=out)
+    views = iter(views)
+    operands = [next(views) if a.ndim else a for a in operands]
+    parallel_for(lambda piece: ufunc(*[a[piece] if a.ndim else a for a in operands], out=target[piece]), spans(out.size, PIECE, LINE))
+    return out
+
+
+def add_into(total, more):
+    """total += more, a large one on all cores."""
+    if total.size < LARGE:
+        total += more
+    else:
+        in_pieces(np.add, total, total, more)
 
 
 _OP_NAMES = {"multiply": "mul", "arctan2": "atan2", "subtract": "sub", "divide": "div", "true_divide": "div", "power": "pow",

@@ -10,7 +10,7 @@ import threading
 
 import numpy as np
 
-from minidl.backend.layout import as_array, elementwise, is_stored_right
+from minidl.backend.layout import add_into, as_array, elementwise, is_stored_right
 from minidl.core.config import STATE
 from minidl.core.errors import GraphError, describe, explained
 from minidl.core.guard import CLOCK, check_saved, written_since
@@ -146,7 +146,7 @@ def _arrive(edge, grad, totals, own, queue, walking):
         if type(edge) is tuple:
             heapq.heappush(queue, (-edge[0].age, edge[0]))
     elif own is not None and edge in own:
-        before.array += grad.array
+        add_into(before.array, grad.array)
         return before, before
     else:
         total = _plus(before, grad, walking)  # a new array: `before` may be held by others
@@ -263,7 +263,7 @@ def _settle(totals, create_graph, into):
             elif create_graph or not getattr(leaf._grad.array.flags, "writeable", True):  # CuPy has no such flag
                 leaf._grad = _plus(leaf._grad, grad, leaf)
             else:
-                leaf._grad.array += grad.array
+                add_into(leaf._grad.array, grad.array)
 
 
 def references(grad):

@@ -5,6 +5,7 @@ small tensors pay per op. The later inventions (gelu, silu, ...) are in activati
 import numpy as np
 
 from minidl.backend.layout import elementwise
+from minidl.backend.rectify import gate, rectify
 from minidl.core.examples import nonzero, normal
 from minidl.core.op import example, needs_grad, op
 from minidl.ops.broadcast import floating
@@ -88,19 +89,19 @@ def relu(x, inplace=False):
     def backward(grad_y, y):
         return relu_grad(grad_y, y)
 
-    return elementwise(np.maximum, x.array, x.array.dtype.type(0)), backward
+    return rectify(x.array), backward
 
 
 @op("grad_y y", examples=[example(normal(2, 3), nonzero(2, 3)), example(normal(3, 1, 2, 2), nonzero(3, 1, 2, 2))],
     tex=r"\partial x = \partial y \; [y > 0]")
 def relu_grad(grad_y, y):
-    """The gradient of relu: z = grad_y where y > 0, else 0. A product with a mask is 7 times as fast as a choice by it.
+    """The gradient of relu: z = grad_y where y > 0, else 0.
 
     Shapes:    grad_y and y the same -> z, the same.
     Backward:  z is linear in grad_y, so that gradient is this op again: grad_grad_y = grad_z where y > 0, else 0.
                y only opens and closes the gate: it has no gradient.
     """
-    z = elementwise(np.multiply, grad_y.array, y.array > 0)
+    z = gate(grad_y.array, y.array)
     y_saved = y.detach()
 
     def backward(grad_z):

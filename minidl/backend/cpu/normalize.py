@@ -63,16 +63,16 @@ class Table:
         line[...] = values
         return line.reshape(-1)
 
-    def sums(self, sweep):
-        """Two sums per channel, in float64. `sweep(block, n, room, first, second)` yields the passes over one part, of which some
-        write sums of long rows to `first` and `second`.
+    def sums(self, sweep, count=2):
+        """So many sums per channel, in float64. `sweep(block, n, room, first, second)` yields the passes over one part, of which
+        some write sums of long rows to `first` and `second`.
         """
         def run(item):
             k = item[0][1]
-            lines = scratch("normalize lines", (2, len(item), k * self.C), self.dtype)
+            lines = scratch("normalize lines", (count, len(item), k * self.C), self.dtype)
             for work in [work for number, part in enumerate(item) for work in sweep(*self.part(part), *lines[:, number])]:
                 work()
-            return lines.sum(1).reshape(2, k, self.C).sum(1, dtype=np.float64)
+            return lines.sum(1).reshape(count, k, self.C).sum(1, dtype=np.float64)
 
         return np.sum(parallel_map(run, self.items), axis=0)
 

@@ -1,16 +1,17 @@
 """Sums and extremes over axes: NumPy's own on the CPU, where asking the registry would cost as much as a small sum; the registry's
-choice on a GPU.
+choice on a GPU and for the sums of large arrays.
 """
 
 import numpy as np
 
 from minidl.backend import implements, run
+from minidl.backend.threads import BIG
 from minidl.core.device import array_module, on_cpu
 
 
 def add_up(array, axes, keepdim, dtype):
     """Σ array over axes, added up in `dtype`."""
-    return (sum_over if on_cpu(array) else _chosen("sum"))(array, axes=axes, keepdim=keepdim, dtype=dtype)
+    return (sum_over if on_cpu(array) and array.size < BIG else _chosen("sum"))(array, axes=axes, keepdim=keepdim, dtype=dtype)
 
 
 def furthest(array, axes, keepdim, sign):
