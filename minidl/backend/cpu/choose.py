@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from minidl.backend import NotFor, implements
-from minidl.backend.cpu import im2col_blocked, products, winograd, winograd_grad_w
+from minidl.backend.cpu import depthwise, im2col_blocked, products, winograd, winograd_grad_w
 from minidl.backend.window import output_size
 from minidl.core.config import STATE
 
@@ -39,9 +39,9 @@ def pointwise(call):
     return ""
 
 
-def one_group(call):
-    """Anything of one group."""
-    return NotFor("for one group") if call.groups > 1 else ""
+def own_filters(call):
+    """Depthwise: every channel has filters of its own."""
+    return "" if 1 < call.groups == call.x_shape[1] else NotFor("for depthwise convolution: as many groups as channels")
 
 
 def winograd_can(call):
@@ -87,7 +87,8 @@ LADDER = [  # name, the three ops, can it?, is it worth it?, what explain() says
     ("cpu/products", products, pointwise, always, "a 1×1 convolution is one product over all pixels, without columns"),
     ("cpu/winograd_4x4", winograd_rung(winograd.F4), winograd_can, large_tiles, "4 times fewer multiplications than columns need"),
     ("cpu/winograd_2x2", winograd_rung(winograd.F2), winograd_can, small_tiles, "2.25 times fewer multiplications than columns need"),
-    ("cpu/im2col_blocked", im2col_blocked, one_group, always, "columns gathered block by block in the cache, products written in place"),
+    ("cpu/depthwise", depthwise, own_filters, always, "one kernel cell at a time, in the cache: a product would have one column"),
+    ("cpu/im2col_blocked", im2col_blocked, always, always, "columns gathered block by block in the cache, products written in place"),
 ]
 
 

@@ -60,21 +60,22 @@ def region(x, images, top, bottom, left, right, name="region"):
     return piece
 
 
-def gather(x, images, p, OW, kernel, stride, before, dilation, name="columns"):
-    """The windows of the output rows p of these images as a matrix (rows, KH·KW·C) in this thread's scratch memory."""
+def gather(x, images, p, OW, kernel, stride, before, dilation, groups=1):
+    """The windows of the output rows p of these images as matrices (groups, rows, KH·KW·C/groups) in this thread's scratch memory."""
     KH, KW = kernel
-    P, C = p.stop - p.start, x.shape[3]
+    P, C = p.stop - p.start, x.shape[3] // groups
     top, left = p.start * stride[0] - before[0], -before[1]
     piece = region(x, images, top, top + (P - 1) * stride[0] + dilation[0] * (KH - 1) + 1,
                    left, left + (OW - 1) * stride[1] + dilation[1] * (KW - 1) + 1)
     n, h, w, c = piece.strides
-    columns = scratch(name, (len(piece), P, OW, KH, KW * C), x.dtype)
+    columns = scratch("columns", (groups, len(piece), P, OW, KH, KW * C), x.dtype)
+    strides = (C * c, n, h * stride[0], w * stride[1], h * dilation[0])
     if dilation[1] == 1 and w == C * c:  # the cells of a kernel row are neighbours: one long copy
-        np.copyto(columns, as_strided(piece, columns.shape, (n, h * stride[0], w * stride[1], h * dilation[0], c)))
+        np.copyto(columns, as_strided(piece, columns.shape, (*strides, c)))
     else:
-        cells = as_strided(piece, (len(piece), P, OW, KH, KW, C), (n, h * stride[0], w * stride[1], h * dilation[0], w * dilation[1], c))
+        cells = as_strided(piece, (*columns.shape[:5], KW, C), (*strides, w * dilation[1], c))
         np.copyto(columns.reshape(cells.shape), cells)
-    return columns.reshape(len(piece) * P * OW, KH * KW * C)
+    return columns.reshape(groups, -1, KH * KW * C)
 
 
 def lanes_for(bytes_of_one):

@@ -23,7 +23,7 @@ def conv2d(x, weight, bias, stride, padding, dilation, groups):
     OH, OW = output_size(x.shape, weight.shape[2:], stride, padding, dilation)
     y = empty((x.shape[0], weight.shape[0], OH, OW), x.dtype, x)
     before = (padding[0][0], padding[1][0])
-    _correlate(channels_last(x), _matrix(weight), bias, channels_last(y), weight.shape[2:], stride, before, dilation)
+    _correlate(channels_last(x), _matrices(weight, groups), bias, channels_last(y), weight.shape[2:], stride, before, dilation)
     return y
 
 
@@ -31,12 +31,14 @@ def conv2d_grad_x(grad_y, weight, x_shape, stride, padding, dilation, groups):
     """Stride 1: the turned filters slide over grad_y. Otherwise, and where C is far below O: products first, then col2im."""
     grad_x = empty(x_shape, grad_y.dtype, grad_y)
     O, C, KH, KW = weight.shape
-    if stride == (1, 1) and 2 * C > O:
-        turned = weight[:, :, ::-1, ::-1].transpose(1, 0, 2, 3)  # (C, O, KH, KW)
+    if stride == (1, 1) and 2 * C * groups > O:
+        turned = weight.reshape(groups, O // groups, C, KH, KW)[..., ::-1, ::-1].transpose(0, 2, 1, 3, 4)  # (G, C, O/G, KH, KW)
+        filters = _matrices(turned.reshape(groups * C, O // groups, KH, KW), groups)
         before = tuple(d * (k - 1) - pad[0] for k, pad, d in zip((KH, KW), padding, dilation, strict=True))
-        _correlate(channels_last(grad_y), _matrix(turned), None, channels_last(grad_x), (KH, KW), stride, before, dilation)
+        _correlate(channels_last(grad_y), filters, None, channels_last(grad_x), (KH, KW), stride, before, dilation)
     else:
-        _scatter(contiguous(channels_last(grad_y)), _matrix(weight), channels_last(grad_x), (KH, KW), stride, padding, dilation)
+        filters = _matrices(weight, groups)
+        _scatter(contiguous(channels_last(grad_y)), filters, channels_last(grad_x), (KH, KW), stride, padding, dilation)
     return grad_x
 
 
@@ -48,52 +50,60 @@ def conv2d_grad_w(x, grad_y, w_shape, stride, padding, dilation, groups):
 
     def term(block, out):
         images, p = block
-        columns = gather(x, images, p, OW, (KH, KW), stride, before, dilation)
-        np.matmul(grad_y[images, p].reshape(-1, O).T, columns, out=out)
+        columns = gather(x, images, p, OW, (KH, KW), stride, before, dilation, groups)
+        np.matmul(_by_group(grad_y[images, p], groups).transpose(0, 2, 1), columns, out=out)
 
     K = KH * KW * C
-    grad_w = sum_in_lanes(blocks(N, OH, OW * K * x.itemsize, N * OH * OW * K * O), (O, K), x.dtype, term)
+    parts = blocks(N, OH, OW * K * groups * x.itemsize, N * OH * OW * K * O)
+    grad_w = sum_in_lanes(parts, (groups, O // groups, K), x.dtype, term)
     return grad_w.reshape(O, KH, KW, C).transpose(0, 3, 1, 2)
 
 
-def _matrix(weight):
-    """Filters (O, C, KH, KW) as rows in the order of the columns: (O, KH·KW·C). A view of weights stored channels-last."""
-    return weight.transpose(0, 2, 3, 1).reshape(len(weight), -1)
+def _matrices(weight, groups):
+    """Filters (O, C/G, KH, KW) as rows in the order of the columns: (G, O/G, KH·KW·C/G). A view of weights stored channels-last."""
+    O, C, KH, KW = weight.shape
+    return weight.transpose(0, 2, 3, 1).reshape(groups, O // groups, KH * KW * C)
+
+
+def _by_group(y, groups):
+    """A block (n, p, q, O) of contiguous memory as (groups, pixels, O/groups), a view."""
+    return y.reshape(-1, groups, y.shape[3] // groups).transpose(1, 0, 2)
 
 
 def _correlate(x, filters, bias, y, kernel, stride, before, dilation):
     """y (N, OH, OW, O) = every window of x (N, H, W, C) times every filter, plus bias."""
     N, OH, OW, O = y.shape
-    K = filters.shape[1]
-    filters = filters.T  # (KH·KW·C, O)
+    groups, _, K = filters.shape
+    filters = filters.transpose(0, 2, 1)  # (G, KH·KW·C/G, O/G)
 
     def block(images_rows):
         images, p = images_rows
-        columns = gather(x, images, p, OW, kernel, stride, before, dilation)
-        out = y[images, p].reshape(-1, O)
-        np.matmul(columns, filters, out=out)
+        columns = gather(x, images, p, OW, kernel, stride, before, dilation, groups)
+        out = y[images, p]
+        np.matmul(columns, filters, out=_by_group(out, groups))
         if bias is not None:
             np.add(out, bias, out=out)
 
-    parallel_for(block, blocks(N, OH, OW * K * x.itemsize, N * OH * OW * K * O))
+    parallel_for(block, blocks(N, OH, OW * K * groups * x.itemsize, N * OH * OW * K * O))
 
 
 def _scatter(grad_y, filters, grad_x, kernel, stride, padding, dilation):
     """grad_x (N, H, W, C): each output's gradient times its filter, added at the pixels it saw (col2im)."""
     N, OH, OW, O = grad_y.shape
     H, W, C = grad_x.shape[1:]
-    K = filters.shape[1]
+    groups, _, K = filters.shape
     before = (padding[0][0], padding[1][0])
 
-    def image(images):
-        grad_x[images] = 0
-        for _, p in blocks(1, OH, (images.stop - images.start) * OW * K * grad_x.itemsize, 0):
-            gradients = grad_y[images, p].reshape(-1, O)
-            columns = scratch("columns", (len(gradients), K), grad_x.dtype)
-            np.matmul(gradients, filters, out=columns)
-            cells = columns.reshape(images.stop - images.start, p.stop - p.start, OW, *kernel, C)
+    def some(images):
+        n = images.stop - images.start
+        mine = grad_x[images].reshape(n, H, W, groups, C // groups)
+        mine[...] = 0
+        for _, p in blocks(1, OH, n * OW * K * groups * grad_x.itemsize, 0):
+            columns = scratch("columns", (groups, n * (p.stop - p.start) * OW, K), grad_x.dtype)
+            np.matmul(_by_group(grad_y[images, p], groups), filters, out=columns)
+            cells = columns.reshape(groups, n, p.stop - p.start, OW, *kernel, C // groups).transpose(1, 2, 3, 0, 6, 4, 5)
             shift = (before[0] - p.start * stride[0], before[1])
             for i, j, (_, q0, q1), (_, h, w) in kernel_cells((H, W), cells.shape[1:3], kernel, stride, shift, dilation):
-                grad_x[images, h, w] += cells[:, q0, q1, i, j]
+                mine[:, h, w] += cells[:, q0, q1, :, :, i, j]
 
-    parallel_for(image, [images for images, _ in blocks(N, 1, OH * OW * K * grad_x.itemsize, N * OH * OW * K * O)])
+    parallel_for(some, [images for images, _ in blocks(N, 1, OH * OW * K * groups * grad_x.itemsize, N * OH * OW * K * O)])

@@ -19,6 +19,8 @@ from minidl.backend.threads import parallel_for, scratch, spans
 from minidl.backend.window import output_size
 
 BLOCK = 1 << 21  # bytes of a block's transformed tiles and products
+CHUNK = 1 << 26  # bytes of transformed tiles and products that may lie in memory at a time, where blocks would be too small
+FEW = 40         # tiles: a block of fewer wastes its products on reading the filters
 STEP = 512       # columns of a transform at a time: t·t × t·t × 512 stays in the first-level cache
 
 
@@ -110,9 +112,18 @@ def tile_blocks(tile, N, down, across, C, O, most=BLOCK):
 
 def _correlate(tile, x, filters, bias, y, before):
     """y (N, OH, OW, O) = x (N, H, W, C) with transformed filters (t·t, C, O)."""
-    N, OH, OW, O = y.shape
-    C, m, tt = x.shape[3], tile.m, tile.t ** 2
-    down, across = -(-OH // m), -(-OW // m)
+    (N, OH, OW, O), C = y.shape, x.shape[3]
+    across, down = -(-OW // tile.m), -(-OH // tile.m)
+    if BLOCK // (tile.t ** 2 * (C + O) * 4) >= FEW:
+        return _in_blocks(tile, x, filters, bias, y, before, tile_blocks(tile, N, down, across, C, O))
+    for chunk in spans(N, max(1, CHUNK // (tile.t ** 2 * down * across * (C + O) * 4))):
+        _by_position(tile, x[chunk], filters, bias, y[chunk], before)
+    return None
+
+
+def _in_blocks(tile, x, filters, bias, y, before, parts):
+    """Every block goes through all four steps in the cache."""
+    m, tt, across, C, O = tile.m, tile.t ** 2, -(-y.shape[2] // tile.m), x.shape[3], y.shape[3]
 
     def block(images_rows):
         images, rows = images_rows
@@ -122,13 +133,36 @@ def _correlate(tile, x, filters, bias, y, before):
         V = V.reshape(tt, -1, C)
         M = scratch("tiles", (tt, V.shape[1], O), x.dtype)  # the gathered pixels are not needed any more
         np.matmul(V, filters, out=M)
-        Y = scratch("V", (m * m, V.shape[1] * O), x.dtype)  # nor is V
-        apply(tile.A, M.reshape(tt, -1), Y)
-        if bias is not None:
-            Y.reshape(-1, O)[...] += bias
-        scatter(m, Y.reshape(m, m, images.stop - images.start, -1, across, O), y[images, rows.start * m:rows.stop * m])
+        _back(tile, M.reshape(tt, -1), bias, y[images, rows.start * m:rows.stop * m], "V")  # nor is V
 
-    parallel_for(block, tile_blocks(tile, N, down, across, C, O))
+    parallel_for(block, parts)
+
+
+def _by_position(tile, x, filters, bias, y, before):
+    """Many channels: the filters of one position fill the cache, so one position at a time is multiplied, for all tiles."""
+    (N, OH, OW, O), C, m, tt = y.shape, x.shape[3], tile.m, tile.t ** 2
+    down, across = -(-OH // m), -(-OW // m)
+    V, M = np.empty((tt, N * down * across, C), x.dtype), np.empty((tt, N * down * across, O), x.dtype)
+    parts = tile_blocks(tile, N, down, across, C, O)
+
+    def of_block(images_rows, array):
+        images, rows = images_rows
+        first, last = (images.start * down + rows.start) * across, ((images.stop - 1) * down + rows.stop) * across
+        return array[:, first:last].reshape(tt, -1, copy=False)
+
+    parallel_for(lambda part: apply(tile.B, tiles(tile, x, *part, across, before), of_block(part, V)), parts)
+    parallel_for(lambda k: np.matmul(V[k], filters[k], out=M[k]), range(tt))
+    parallel_for(lambda part: _back(tile, of_block(part, M), bias, y[part[0], part[1].start * m:part[1].stop * m], "V"), parts)
+
+
+def _back(tile, M, bias, y, name):
+    """Aᵀ M A (t·t, tiles·O) into these rows of y (n, h, w, O), with the bias."""
+    m, O = tile.m, y.shape[3]
+    Y = scratch(name, (m * m, M.shape[1]), M.dtype)
+    apply(tile.A, M, Y)
+    if bias is not None:
+        Y.reshape(-1, O)[...] += bias
+    scatter(m, Y.reshape(m, m, len(y), -(-y.shape[1] // m), -(-y.shape[2] // m), O), y)
 
 
 def scatter(m, Y, y):
