@@ -147,7 +147,7 @@ def test_float64_creeping_in_is_seen():
 
 @pytest.mark.parametrize("text, steps", [
     ("nan", 0), ("conv2d", 2), ("fc", 2), ("f*", 2), ("|g|>1e9", 0), ("|g|<1e9", 6), ("|y|>1e9", 0), ("2x4x5x5", 6), ("2×4×*×5", 6),
-    ("2x4", 2), ("check-fail", 0), ("drift>1", 0), ("drift>-1", 4), ("dead", 0)])
+    ("2x4", 2), ("check-fail", 0), ("drift>1", 0), ("dead", 0)])
 def test_conditions(text, steps):
     trace = run()
     assert sum(condition(text, trace).holds(item) for item in trace.steps) == steps

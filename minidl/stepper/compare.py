@@ -11,7 +11,7 @@ import numpy as np
 
 from minidl.core.device import CPU, move
 from minidl.stepper.text import safe
-from minidl.stepper.values import Value
+from minidl.stepper.values import Value, pieces
 
 BEFORE = "the training step before"
 
@@ -87,7 +87,9 @@ def apart(value, other):
     a, b = value.array, other.array
     if a is None or b is None or not a.size or a.dtype.kind not in "fiu" or b.dtype.kind not in "fiu":
         return None
-    a, b = (np.asarray(move(x, CPU), np.float64) for x in (a, b))
+    worst, scale = 0.0, 0.0
     with np.errstate(all="ignore"):
-        worst, scale = float(np.abs(a - b).max()), float(np.abs(b).max())
-        return worst / scale if scale else worst
+        for x, y in zip(pieces(move(a, CPU)), pieces(move(b, CPU)), strict=True):
+            x, y = x.astype(np.float64), y.astype(np.float64)
+            worst, scale = np.maximum(worst, np.abs(x - y).max()), np.maximum(scale, np.abs(y).max())  # NaN stays
+    return float(worst / scale if scale else worst)

@@ -152,7 +152,7 @@ class Reader:
             if step["id"] != number:
                 raise ValueError(f"step {number} calls itself {step['id']}")
             self.by_id[number] = item = getattr(self, step["kind"])(step)
-            item.runs = [Run.of(run) for run in step["runs"]]
+            item.runs = [Run.of(run, self.source) for run in step["runs"]]
             item.stored |= {"usual": step["usual"], "measured": step["measured"]}
             item.stored |= {"call": step["call"], "worked": step["worked"], "check": step["check"], "flags": [
                 {**flag, "tensor": self.values[flag["tensor"]]} for flag in step["flags"]]}

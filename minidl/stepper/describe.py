@@ -39,7 +39,8 @@ A step:
      "flags": [{"kind": "nan" | "inf" | "dead" | "saturated" | "exploding" | "vanishing" | "zero-grad" | "float64", "tensor": id,
                 "text"}, ...],
      "measured": what it did to the gradient, in numbers of this recording, or "",
-     "runs": [{"op", "name": "cpu/winograd", "seconds", "why", "others": [[name, why not, "fallback" or ""], ...]}, ...],   what computed it
+     "runs": [{"op", "name": "cpu/winograd", "seconds", "why", "others": [[name, why not, "fallback" or ""], ...],
+               "launches": [{"file": "conv.cu", "name", "grid", "block", "source": number in "sources" or null}, ...]}, ...],
      "worked": [...],                     numbers worked out, see worked.py
      "check": null or {"ok", "cropped": sentence or "", "rows": [{"argument", "verdict", "error", "allowed", "probes", "reason",
                "details": [...], "skipped": [...], "curve": [[h, error], ...]}]}}
@@ -184,7 +185,7 @@ class Description:
             "call": source.call(item),
             "source": {"forward": self.source(source.forward(item)), "backward": self.source(source.backward(item))},
             "flags": [{**flag, "tensor": self.tensor(flag["tensor"])} for flag in doctor.flags(item)],
-            "measured": measured(item), "runs": [run.described() for run in item.runs],
+            "measured": measured(item), "runs": [run.described(self.source) for run in item.runs],
             "worked": self.worked(item), "check": self.checked(item)}
         self.op(item.op)
         if self.progress:

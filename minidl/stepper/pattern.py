@@ -20,7 +20,8 @@ WORKED = {"of": str, "tensor": OPTIONAL_INT, "index": [int], "name": str, "kind"
           "terms": [{"text": str, "value": NUMBER, "factor": NUMBER, "product": NUMBER}]}
 CHECK = {"ok": bool, "cropped": str, "rows": [{"argument": str, "verdict": str, "error": NUMBER, "allowed": NUMBER, "probes": int,
                                                "reason": str, "details": [str], "skipped": [str], "curve": [[NUMBER]]}]}
-RUN = {"op": str, "name": str, "seconds": NUMBER, "why": str, "others": [[str]]}
+LAUNCH = {"file": str, "name": str, "grid": [int], "block": [int], "source": OPTIONAL_INT}
+RUN = {"op": str, "name": str, "seconds": NUMBER, "why": str, "others": [[str]], "launches": [LAUNCH]}
 THUMBNAILS = {"kind": {"rgb", "channels", "tiles", "matrix", "row"}, "axis": OPTIONAL_INT, "at": str, "shown": [int], "total": int,
               "height": int, "width": int, "scale": NUMBER, "low": NUMBER, "high": NUMBER, "data": [str]}
 FACTS = Any(None, {"size": int, "nan": int, "inf": int, "zero": int, "absmax": NUMBER})

@@ -250,6 +250,8 @@ def listing(item, width):
     lines += numbered("rule" if item.kind == "update" else "forward", *source.forward(item), item.kind != "backward", width)
     if code := source.backward(item):
         lines += numbered("backward", *code, item.kind == "backward", width)
+    for launch in {(one.file, one.name): one for run in item.runs for one in run.launches}.values():
+        lines += numbered("kernel", *(launch.text or (f"kernels/{launch.file}", [])), True, width)
     return [fit(line, width) for line in lines]
 
 

@@ -16,7 +16,7 @@ from minidl.core.dtypes import is_floating
 from minidl.core.errors import MinidlError
 from minidl.core.tensor import Tensor
 from minidl.stepper.text import number, safe
-from minidl.stepper.values import Value, plain
+from minidl.stepper.values import Value, pieces, plain
 
 TERMS = 8            # kept of each number
 LARGE = 2_000_000    # elements of an op's inputs from which on it is repeated as it ran, not in float64
@@ -221,8 +221,9 @@ def updated(item):
 
 def largest_move(row):
     """How far any element of a parameter moved."""
-    found = np.abs(row.after.array.astype(np.float64) - row.before.array).max()
-    return float(found) if np.isfinite(found) else 0.0
+    found = max(float(np.abs(after.astype(np.float64) - before).max())
+                for after, before in zip(pieces(row.after.array), pieces(row.before.array), strict=True))
+    return found if np.isfinite(found) else 0.0
 
 
 def quiet(function, *arguments, **settings):

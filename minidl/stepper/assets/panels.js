@@ -134,7 +134,7 @@ function usedBy(step) {
 }
 
 function worked(step) {
-  if (!step.worked.length) return el("p", { class: "quiet" }, "No number was worked out for this step.");
+  if (!step.worked.length) return el("p", { class: "quiet" }, forwardOf(step)?.op ? "No number was worked out here: the op gives none, or it is too large to be run again for one. At the prompt w does it." : "No number was worked out for this step.");
   return step.worked.map((w) => el("div", { class: "worked" },
     el("p", {}, el("code", {}, w.name), w.agree === false ? el("b", { class: "bad" }, " ✗ differs from what is stored") : el("span", { class: "good" }, " ✓ as stored")),
     w.terms?.length ? el("table", {}, el("tbody", {},
@@ -160,8 +160,13 @@ function sourcePane(step) {
     listing("Forward", step.source.forward, step.kind === "forward"),
     step.kind === "backward" ? null : listing("Backward", step.source.backward, false),
     section("Ran on", ranOn(step)),
+    kernelsOf(step).map((launch) => section(["CUDA kernel ", el("code", { class: "file" }, `${launch.file}: ${launch.name}`), ` grid ${launch.grid.join("×")}, block ${launch.block.join("×")}`],
+      launch.source === null ? el("p", { class: "quiet" }, "A macro of that file writes it.") : code(trace.sources[launch.source].lines, true))),
     forward.keeps?.length ? section("Kept alive for the backward", el("p", {}, forward.keeps.map((k) => `${k.name} ${bytes(k.bytes)}`).join(", "))) : null];
 }
+
+// The kernels that a step launched, each once.
+const kernelsOf = (step) => [...new Map(step.runs.flatMap((run) => run.launches).map((one) => [`${one.file} ${one.name}`, one])).values()];
 
 const place = (call) => el("code", { class: "file" }, `${call.file}:${call.line}`);
 

@@ -49,7 +49,7 @@ function render() {
 function cards(list, step, wide, high) {
   const small = list.map((slot, k) => k > 0 && high / list.length < 190 && minor(slot, step));
   const rest = high - 8 * (list.length - 1) - 58 * small.filter(Boolean).length, share = rest / Math.max(1, small.filter((s) => !s).length);
-  return list.map((slot, k) => card(slot, step, wide - 22, share, small[k] || share < 96));
+  return list.map((slot, k) => card(slot, step, wide - 22, share, small[k] || share < 84));
 }
 
 const minor = (slot, step) => tensorOf(slot.tensor).shape.length < 2 || step.kind === "backward" && slot.gradient === null;
