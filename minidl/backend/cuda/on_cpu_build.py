@@ -27,7 +27,7 @@ _COMMON = ["-std=gnu++17", "-gdwarf-4", "-fPIC", "-fno-strict-aliasing", "-fno-g
 _NATIVE = "-mcpu=native" if platform.machine() == "aarch64" else "-march=native"
 _NOT_FOR_GCC = ("-std", "--std", "-lineinfo", "--generate-line-info", "-ftz", "--ftz", "--use_fast_math", "-default-device")
 MODES = {
-    "fast": ["-O2", "-ftree-slp-vectorize", _NATIVE, "-ffp-contract=fast", "-g1"],
+    "fast": ["-O3", _NATIVE, "-ffp-contract=fast", "-g1"],
     "check": ["-O1", "-g", "-fno-tree-vectorize", "-ffp-contract=fast", "-fsanitize=thread",
               "-fsanitize=bounds,alignment,signed-integer-overflow,integer-divide-by-zero"],
     "debug": ["-O0", "-g3", "-fno-omit-frame-pointer"],
