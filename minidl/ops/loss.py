@@ -3,6 +3,7 @@
 import numpy as np
 
 from minidl import backend
+from minidl.backend.generic.loss import truth
 from minidl.backend.layout import stored
 from minidl.core.device import array_module, on_cpu
 from minidl.core.dtypes import is_floating
@@ -92,26 +93,25 @@ def cross_entropy(x, target, weight=None, ignore_index=-100, reduction="mean", l
     if not 0 <= label_smoothing <= 1:
         raise explained(ArgumentError, "cross_entropy", "label_smoothing is a share between 0 and 1.",
                         [f"label_smoothing: {label_smoothing}"], "0.1 is usual.")
+    check_reduction("cross_entropy", reduction)
     array = floating(x)
-    C, w, labels = array.shape[axis], class_weights(weight, array, axis), target.array
+    if not soft:
+        return labelled(x, array, target, weight, axis, ignore_index, reduction, label_smoothing)
+    C, w = array.shape[axis], class_weights(weight, array, axis)
     logs = backend.run("log_softmax", array, dim=axis)
-    if soft:
-        q = soft_truth(Tensor(labels), w, label_smoothing, C).array.astype(array.dtype, copy=False)
-        divisor = labels.size // C if C else 0
-    else:
-        q, divisor = hard_truth(labels, w, label_smoothing, C, axis, ignore_index, array)
+    q = soft_truth(Tensor(target.array), w, label_smoothing, C).array.astype(array.dtype, copy=False)
+    divisor = target.array.size // C if C else 0
     terms = q * array_module(array).where(q != 0, logs, 0)  # an impossible class that is not the label counts 0, not 0 · −∞
     y = reduce_rows("cross_entropy", -terms.sum(axis), reduction, divisor)
     need_x, need_target = needs_grad(x, target)
     scale = scale_of(reduction, divisor, array.dtype)
-    target_saved = target if soft and need_x else None
+    target_saved = target if need_x else None
 
     def backward(grad_y):
         grad_rows = (grad_y.unsqueeze(axis) if reduction == "none" else grad_y) * scale
         grad_x = grad_target = None
         if need_x:
-            q = soft_truth(target_saved, w, label_smoothing, C) if soft else Tensor(
-                hard_truth(labels, w, label_smoothing, C, axis, ignore_index, array)[0])
+            q = soft_truth(target_saved, w, label_smoothing, C)
             grad_x = grad_rows * (softmax(x, axis) * q.sum(axis, True) - q)
         if need_target:
             grad_q = -(grad_rows * log_softmax(x, axis))
@@ -119,6 +119,53 @@ def cross_entropy(x, target, weight=None, ignore_index=-100, reduction="mean", l
         return grad_x, grad_target, None
 
     return y, backward
+
+
+def labelled(x, array, target, weight, axis, ignore_index, reduction, label_smoothing):
+    """cross_entropy of class labels: what the op returns."""
+    w = None if weight is None else weight.array.astype(array.dtype, copy=False)
+    rows, divisor, total = backend.run("cross_entropy", array, target.array, w, axis=axis, smoothing=label_smoothing,
+                                       ignore_index=ignore_index)
+    if total is None or reduction == "none":
+        y = reduce_rows("cross_entropy", rows, reduction, divisor)
+    else:
+        y = total[reduction]
+    scale, shape = scale_of(reduction, divisor, array.dtype), rows.shape
+
+    def backward(grad_y):
+        grad_rows = (grad_y if reduction == "none" else grad_y.expand(shape)) * scale
+        return cross_entropy_grad(grad_rows, x, target, weight, ignore_index, label_smoothing), None, None
+
+    return y, backward
+
+
+@op("grad_rows x target weight", constant=("weight",),
+    tex=r"\bar x_{nc} = \bar y_n \left( p_{nc} \sum_k q_{nk} - q_{nc} \right),\quad p = \operatorname{softmax}(x)",
+    examples=[example(normal(4), normal(4, 3), integers(0, 3, 4)),
+              example(normal(4), normal(4, 3), shuffled(0, 1, 2, 1), positive(3), ignore_index=1, label_smoothing=0.1),
+              example(normal(2, 2, 2), normal(2, 3, 2, 2), integers(0, 3, 2, 2, 2))])
+def cross_entropy_grad(grad_rows, x, target, weight=None, ignore_index=-100, label_smoothing=0.0):
+    """The gradient of cross_entropy of class labels: what the model believes minus what is true, times the row's gradient.
+
+        grad_x = grad_rows · D,   D = p · Σ_c q_c − q,   p = softmax(x)      q as in cross_entropy
+
+    Shapes:    grad_rows and target (N, ...),  x (N, C, ...),  weight (C)  ->  grad_x as x
+    Backward:  it is linear in grad_rows: Σ_c x2 · D, x2 being the gradient that arrives (it takes x's place). Towards x only
+               p moves, as in softmax: grad_x2 = grad_rows · Σ_c q_c · p · (x2 − Σ_c x2 · p).
+    """
+    axis = check_rows_and_labels("cross_entropy_grad", x, target, weight, ignore_index)
+    array, labels = floating(x), target.array
+    w = None if weight is None else weight.array.astype(array.dtype, copy=False)
+    how = {"axis": axis, "smoothing": label_smoothing, "ignore_index": ignore_index}
+    grad_x = backend.run("cross_entropy_grad", grad_rows.array, array, labels, w, **how)
+
+    def backward(x2):
+        q, p = Tensor(truth(array, labels, w, **how)[0]), softmax(x, axis)
+        total = q.sum(axis, True)
+        towards_rows = (x2 * (p * total - q)).sum(axis)
+        return towards_rows, grad_rows.unsqueeze(axis) * total * p * (x2 - (x2 * p).sum(axis, True)), None, None
+
+    return grad_x, backward
 
 
 def class_weights(weight, array, axis):
@@ -132,22 +179,6 @@ def soft_truth(target, w, s, C):
     """q of a target that holds shares: smoothed, then weighted. A Tensor, because the target may want a gradient."""
     q = target * (1 - s) + s / C if s else target
     return q if w is None else q * Tensor(w)
-
-
-def hard_truth(labels, w, s, C, axis, ignore_index, like):
-    """q of class labels, 0 in ignored rows; and what the mean divides by: the summed weights of the labels that count.
-
-    That sum is a float, or on a GPU a 0-d array, so that nobody waits for it.
-    """
-    xp = array_module(like)
-    classes = xp.arange(C).reshape([-1 if k == axis else 1 for k in range(like.ndim)])                  # (C, 1, ...)
-    is_label = xp.expand_dims(labels, axis) == classes                                                  # (N, C, ...)
-    weight_of_label = is_label if w is None else is_label * w
-    counts = xp.expand_dims(labels != ignore_index, axis)                                               # (N, 1, ...)
-    q = is_label * like.dtype.type(1 - s) + like.dtype.type(s / C)
-    q = (q if w is None else q * w) * counts
-    divisor = (weight_of_label * counts).sum(dtype=np.float64)
-    return q, float(divisor) if on_cpu(like) else divisor
 
 
 def check_cross_entropy(x, target, weight, ignore_index):
@@ -218,4 +249,4 @@ def check_labels(call, labels, C, ignore_index):
     require(~wrong.any(), complain)
 
 
-__all__ = ["cross_entropy", "mse_loss"]
+__all__ = ["cross_entropy", "cross_entropy_grad", "mse_loss"]

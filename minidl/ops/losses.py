@@ -5,6 +5,7 @@ Each is a sum of one term per element; cross_entropy and mse_loss, and what all 
 
 import numpy as np
 
+from minidl.backend.generic.loss import truth
 from minidl.backend.layout import elementwise
 from minidl.core.device import array_module
 from minidl.core.errors import ArgumentError, RangeError, ShapeError, explained
@@ -14,7 +15,7 @@ from minidl.core.op import as_array, example, needs_grad, op
 from minidl.core.tensor import Tensor
 from minidl.ops.activation import logsigmoid
 from minidl.ops.broadcast import broadcast_shape, floating, operands
-from minidl.ops.loss import check_reduction, check_rows_and_labels, class_weights, hard_truth, reduce_rows, same_shape, scale_of
+from minidl.ops.loss import check_reduction, check_rows_and_labels, class_weights, reduce_rows, same_shape, scale_of
 from minidl.ops.nonlinear import sigmoid
 from minidl.ops.select import where
 
@@ -108,7 +109,7 @@ def nll_loss(x, target, weight=None, ignore_index=-100, reduction="mean"):
     axis = check_rows_and_labels("nll_loss", x, target, weight, ignore_index)
     array, labels = floating(x), target.array
     w, C = class_weights(weight, array, axis), array.shape[axis]
-    q, divisor = hard_truth(labels, w, 0.0, C, axis, ignore_index, array)
+    q, divisor = truth(array, labels, w, axis, 0.0, ignore_index)
     terms = array_module(array).where(q != 0, array, 0) * q  # −∞ at a class that is not the label counts 0
     y = reduce_rows("nll_loss", -terms.sum(axis), reduction, divisor)
     scale = scale_of(reduction, divisor, array.dtype)
@@ -116,7 +117,7 @@ def nll_loss(x, target, weight=None, ignore_index=-100, reduction="mean"):
 
     def backward(grad_y):
         grad_rows = (grad_y.unsqueeze(axis) if reduction == "none" else grad_y) * -scale
-        return grad_rows * Tensor(hard_truth(labels, w, 0.0, C, axis, ignore_index, like)[0]), None, None
+        return grad_rows * Tensor(truth(like, labels, w, axis, 0.0, ignore_index, C)[0]), None, None
 
     return y, backward
 

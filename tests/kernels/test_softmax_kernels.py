@@ -37,10 +37,10 @@ def cross_entropy_case(shape, way, weighted=False, smoothing=0.0, scores=None):
     labels.reshape(-1)[1::4] = -100
     w = np.abs(drawn(C, seed=7)) + np.float32(0.1) if weighted else None
     with launching.running(*way):
-        loss, sums, kept = launchers.cross_entropy(x, labels, w, smoothing, -100)
-        grads = {"none": launchers.cross_entropy_grad(grad, x, labels, w, None, kept, smoothing, -100),
-                 "mean": launchers.cross_entropy_grad(np.float32([2]), x, labels, w, sums[1:2], kept, smoothing, -100),
-                 "sum": launchers.cross_entropy_grad(np.float32([2]), x, labels, w, None, kept, smoothing, -100)}
+        loss, sums = launchers.rows_and_sums(x, labels, w, smoothing, -100)
+        grads = {"none": launchers.grad_of_rows(grad, x, labels, w, None, smoothing, -100),
+                 "mean": launchers.grad_of_rows(np.float32([2]), x, labels, w, sums[1:2], smoothing, -100),
+                 "sum": launchers.grad_of_rows(np.float32([2]), x, labels, w, None, smoothing, -100)}
     for reduction, ours in (("none", loss), ("sum", sums[0]), ("mean", sums[2])):
         wide = minidl.tensor(x.astype(np.float64), requires_grad=True)
         weight = None if w is None else minidl.tensor(w.astype(np.float64))
@@ -64,6 +64,15 @@ def test_cross_entropy(way):
         cross_entropy_case(shape, way)
         cross_entropy_case(shape, way, weighted=True, smoothing=0.1)
         cross_entropy_case(shape, way, smoothing=1.0)
+
+
+def test_a_label_that_is_no_class_gives_nan_and_touches_nothing():
+    """Check mode would report a read beside the scores or the weights."""
+    for labels in ([0, 3, 1, -1], [2, 2**40, 0, -5]):
+        with launching.running("check"):
+            loss, sums = launchers.rows_and_sums(drawn(4, 3), np.array(labels), np.abs(drawn(3)), 0.1, -100)
+            launchers.grad_of_rows(drawn(4), drawn(4, 3), np.array(labels), np.abs(drawn(3)), None, 0.1, -100)
+        assert np.isnan(loss).tolist() == [False, True, False, True] and np.isnan(sums[2])
 
 
 def test_scores_of_ten_thousand_are_right():

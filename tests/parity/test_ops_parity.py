@@ -34,6 +34,7 @@ REASONS = {  # ops without a twin, and why; a gradient op x_grad_... is compared
     "batch_norm_train": "batch_norm() in training; compared there",
     "batch_norm_eval": "batch_norm() in evaluation; compared there",
     "batch_norm_grad": "the gradient of batch_norm_train; compared through batch_norm()",
+    "cross_entropy_grad": "the gradient of cross_entropy, compared there",
     "pass_on": "carries the hooks of modules; it computes nothing",
 }
 

@@ -59,9 +59,19 @@ for _rung, _why in RUNGS.items():
 
 # --- cross-entropy of class labels ------------------------------------------------------------------------------------
 
-def rows_of_classes(x):
+def rows_of_classes(x, *others):
     """"" if the class axis of x (the second, or the only one) is the last in memory, in float32; else why not."""
-    return only_float32(x) or ("" if x.ndim in (1, 2, 4) else "the classes of a row do not lie side by side")
+    return only_float32(x, *others) or ("" if x.ndim in (1, 2, 4) else "the classes of a row do not lie side by side")
+
+
+def accepts_loss(x, labels, weight, axis, smoothing, ignore_index):
+    """"" or why the kernels cannot."""
+    return rows_of_classes(x, weight)
+
+
+def accepts_grad(grad_rows, x, labels, weight, axis, smoothing, ignore_index):
+    """"" or why the kernels cannot."""
+    return rows_of_classes(x, grad_rows, weight)
 
 
 def as_labels(labels):
@@ -69,27 +79,40 @@ def as_labels(labels):
     return contiguous(labels.astype(np.int64, copy=False))
 
 
-def cross_entropy(x, labels, weight, smoothing, ignore_index):
-    """(loss of every row, [Σ loss, Σ weight of the labels, their quotient], what the backward needs); nothing leaves the device."""
+@implements("cross_entropy", "cuda/cross_entropy_rows", accepts_loss, "softmax, loss and their sums without an array between them")
+def cross_entropy(x, labels, weight, axis, smoothing, ignore_index):
+    """(loss of every row, what the mean divides by, the sum and the mean)."""
+    loss, sums = rows_and_sums(x, labels, weight, smoothing, ignore_index)
+    return loss, sums[1], {"sum": sums[0], "mean": sums[2]}
+
+
+@implements("cross_entropy_grad", "cuda/cross_entropy_grad", accepts_grad, "reads the scores, writes the gradient, nothing between")
+def cross_entropy_grad(grad_rows, x, labels, weight, axis, smoothing, ignore_index):
+    """grad_rows · (softmax(x) · Σ q − q)."""
+    return grad_of_rows(grad_rows, x, labels, weight, None, smoothing, ignore_index)
+
+
+def rows_and_sums(x, labels, weight, smoothing, ignore_index):
+    """(loss of every row, [Σ loss, Σ weight of the labels, their quotient]); nothing leaves the device."""
     x, xp = stored(x), array_module(x)
     C = x.shape[1 if x.ndim > 1 else 0]
     rows = x.size // C
-    loss, weights, largest, log_sum = (xp.empty(labels.shape, np.float32) for _ in range(4))
+    loss, weights = (xp.empty(labels.shape, np.float32) for _ in range(2))
     launch.kernel("softmax.cu", "cross_entropy_rows")(
         (ceil_div(rows, WARPS),), (THREADS,), x=x, labels=as_labels(labels), w=contiguous(weight), loss=loss, weight=weights,
-        largest=largest, log_sum=log_sum, rows=rows, C=C, smoothing=smoothing, ignored=ignore_index)
+        rows=rows, C=C, smoothing=smoothing, ignored=ignore_index)
     sums = xp.empty(3, np.float32)
     launch.kernel("softmax.cu", "cross_entropy_total")((1,), (THREADS,), loss=loss, weight=weights, sums=sums, rows=rows)
-    return loss, sums, (largest, log_sum)
+    return loss, sums
 
 
-def cross_entropy_grad(grad, x, labels, weight, divisor, kept, smoothing, ignore_index):
+def grad_of_rows(grad, x, labels, weight, divisor, smoothing, ignore_index):
     """grad_x; grad is one number or one per row, divisor None or an array of one number."""
     x, grad = stored(x), contiguous(grad)
     C, grad_x = x.shape[1 if x.ndim > 1 else 0], empty(x.shape, x.dtype, x)
     rows = x.size // C
     launch.kernel("softmax.cu", "cross_entropy_grad")(
         (ceil_div(rows, WARPS),), (THREADS,), grad=grad, divisor=divisor, x=x, labels=as_labels(labels), w=contiguous(weight),
-        largest=kept[0], log_sum=kept[1], grad_x=grad_x, grad_step=int(grad.size > 1), rows=rows, C=C, smoothing=smoothing,
+        grad_x=grad_x, grad_step=int(grad.size > 1), rows=rows, C=C, smoothing=smoothing,
         ignored=ignore_index)
     return grad_x
