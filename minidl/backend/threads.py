@@ -10,6 +10,7 @@ results are the same bits for any number of threads.
 
 import contextvars
 import itertools
+import math
 import os
 import threading
 from queue import SimpleQueue
@@ -102,7 +103,7 @@ def spans(n, most, align=1):
 
 def scratch(name, shape, dtype=np.float32):
     """Memory of this thread to work in, uninitialised, the same again at every call with this name."""
-    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    size = math.prod(shape) * np.dtype(dtype).itemsize
     owned = _here.__dict__.setdefault("scratch", {})
     buffer = owned.get(name)
     if buffer is None or buffer.size < size:
