@@ -1,18 +1,13 @@
 // scheduler.cpp: runs a grid block by block. Every CUDA thread is a fiber that runs until it must wait for others: at
 // __syncthreads or in a warp operation. Where all wait for somebody who will never come, it says who waits where.
 #include "fiber.h"
+#include "faults.h"
 #include "state.h"
-#include <setjmp.h>
-#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <unistd.h>
-#if defined(__x86_64__)
-#include <xmmintrin.h>
-#endif
 
 struct Worker { Fiber fiber; char* stack; Worker* next; };
 
@@ -40,7 +35,6 @@ static MinidlReport* failure;
 static void (*run_thread)(void*);
 static void* context;
 static uint64_t random_state;
-static sigjmp_buf after_fault;
 
 // ---------------------------------------------------------------- reports
 MinidlReport* report(int kind, const void* pc) {
@@ -73,6 +67,8 @@ void leave() {
     fiber_jump(&running->fiber, &outside);
     __builtin_unreachable();  // nobody resumes a fiber of a launch that failed
 }
+
+const char* stack_floor() { return running ? running->stack : nullptr; }
 
 bool on_own_stack(const void* address) {
     return running && (const char*)address >= running->stack && (const char*)address < running->stack + STACK;
@@ -271,80 +267,7 @@ EXPORTED void minidl_warp(MinidlWarpCall* call, MinidlComplete complete) {
     thread.state = RUNNING;
 }
 
-// ---------------------------------------------------------------- faults: a bad kernel must not take Python down
-static void on_fault(int signal_number, siginfo_t* info, void* machine) {
-    const void* pc = nullptr;
-#if defined(__x86_64__)
-    pc = (void*)((ucontext_t*)machine)->uc_mcontext.gregs[REG_RIP];
-#elif defined(__aarch64__)
-    pc = (void*)((ucontext_t*)machine)->uc_mcontext.pc;
-#endif
-    const unsigned char* address = (const unsigned char*)info->si_addr;
-    const bool in_kernel = (const unsigned char*)pc >= image->base && (const unsigned char*)pc < image->shared_begin;
-    int kind = signal_number == SIGINT ? MINIDL_INTERRUPTED : signal_number == SIGFPE ? MINIDL_ARITHMETIC : MINIDL_FAULT;
-    const char* floor = running ? running->stack : nullptr;
-    if (kind == MINIDL_FAULT && floor && (const char*)address >= floor - PAGE && (const char*)address < floor) kind = MINIDL_STACK;
-    MinidlReport* r = report(kind, in_kernel ? (const char*)pc + 1 : nullptr);
-    if (kind == MINIDL_FAULT) {
-        locate(r, address);
-#if defined(__x86_64__)
-        r->write = (((ucontext_t*)machine)->uc_mcontext.gregs[REG_ERR] & 2) != 0;
-#endif
-    }
-    siglongjmp(after_fault, 1);
-}
-
-struct Handlers {
-    struct sigaction before[4];
-    stack_t stack_before;
-};
-static const int SIGNALS[4] = {SIGSEGV, SIGBUS, SIGFPE, SIGINT};
-
-static void install(Handlers* saved) {
-    static char stack[64 << 10];
-    stack_t own = {};
-    own.ss_sp = stack, own.ss_size = sizeof stack;
-    sigaltstack(&own, &saved->stack_before);
-    struct sigaction action = {};
-    action.sa_sigaction = on_fault;
-    action.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER;
-    for (int s = 0; s < 4; s++) {
-        if (SIGNALS[s] == SIGINT && getpid() != gettid()) continue;  // Ctrl-C belongs to the main thread
-        sigaction(SIGNALS[s], &action, &saved->before[s]);
-    }
-}
-
-static void uninstall(const Handlers* saved) {
-    for (int s = 0; s < 4; s++)
-        if (SIGNALS[s] != SIGINT || getpid() == gettid()) sigaction(SIGNALS[s], &saved->before[s], nullptr);
-    sigaltstack(&saved->stack_before, nullptr);
-}
-
 // ---------------------------------------------------------------- launching
-static uint64_t flush_subnormals() {  // CuPy compiles with -ftz=true
-#if defined(__x86_64__)
-    unsigned before = _mm_getcsr();
-    _mm_setcsr(before | 0x8040);
-#elif defined(__aarch64__)
-    uint64_t before;
-    asm volatile("mrs %0, fpcr" : "=r"(before));
-    asm volatile("msr fpcr, %0" ::"r"(before | 1u << 24));
-#else
-    uint64_t before = 0;
-#endif
-    return before;
-}
-
-static void restore_float_mode(uint64_t before) {
-#if defined(__x86_64__)
-    _mm_setcsr((unsigned)before);
-#elif defined(__aarch64__)
-    asm volatile("msr fpcr, %0" ::"r"(before));
-#else
-    (void)before;
-#endif
-}
-
 static void run_block(uint64_t number, uint64_t blocks) {
     const unsigned *grid = launch->grid, *block = launch->block;
     if (launch->order) number = blocks - 1 - number;
@@ -403,12 +326,12 @@ EXPORTED int minidl_launch(void (*run)(void*), void* arguments, const MinidlLaun
     if (refused()) return result->kind;
     prepare();
     Handlers saved;
-    install(&saved);
+    install_handlers(&saved);
     const uint64_t float_mode = flush_subnormals(), blocks = (uint64_t)how->grid[0] * how->grid[1] * how->grid[2];
     if (!sigsetjmp(after_fault, 1))
         for (uint64_t number = 0; number < blocks && !result->kind; number++) run_block(number, blocks);
     restore_float_mode(float_mode);
-    uninstall(&saved);
+    uninstall_handlers(&saved);
     if (result->kind) restart_workers();
     checking = false, running = nullptr;
     return result->kind;

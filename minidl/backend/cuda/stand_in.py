@@ -83,15 +83,6 @@ def _call(name, function, arguments, settings):
     return _outside(result, name in _KEEP_ORDER)
 
 
-def _check_parameters(name, known, arguments, settings):
-    if any(p.startswith("**") for p in known):
-        return
-    names = [p for p in known if not p.startswith("*")]
-    unknown = [key for key in settings if key not in names]
-    if unknown or len(arguments) > len(known) and not any(p.startswith("*") for p in known):
-        raise TypeError(f"cupy.{name}({', '.join(known)}) has no parameter {unknown[0] if unknown else f'number {len(arguments)}'}")
-
-
 class ufunc:  # noqa: N801 - CuPy's name
     """An elementwise function, as CuPy has it."""
 
@@ -104,7 +95,7 @@ class ufunc:  # noqa: N801 - CuPy's name
         return f"<ufunc '{self.name}'>"
 
     def __call__(self, *arguments, **settings):
-        _check_parameters(self.__name__, ["*x", "out", "dtype", "casting", "where"], arguments, settings)
+        stand_in_names.check_parameters(self.__name__, ["*x", "out", "dtype", "casting", "where"], arguments, settings)
         if settings.get("out", 0) is None:
             settings.pop("out")
         if isinstance(settings.get("out"), _np.ndarray):
@@ -125,17 +116,6 @@ class ufunc:  # noqa: N801 - CuPy's name
     def accumulate(self, array, axis=0, dtype=None, out=None):
         """Running results along one axis."""
         return _call(self.__name__, self._numpy.accumulate, (array,), {"axis": axis, "dtype": dtype, "out": out})
-
-
-class Flags:
-    """What CuPy tells about storage: less than NumPy."""
-
-    def __init__(self, flags):
-        self.c_contiguous, self.f_contiguous, self.owndata = flags.c_contiguous, flags.f_contiguous, flags.owndata
-        self._by_name = {"C_CONTIGUOUS": self.c_contiguous, "F_CONTIGUOUS": self.f_contiguous, "OWNDATA": self.owndata}
-
-    def __getitem__(self, name):
-        return self._by_name[name]
 
 
 class ndarray:  # noqa: N801 - CuPy's name
@@ -182,13 +162,13 @@ class ndarray:  # noqa: N801 - CuPy's name
         if name == "astype" and "casting" in settings and settings["casting"] is None:
             settings.pop("casting")
         known = _METHODS[name]
-        _check_parameters(f"ndarray.{name}", known, arguments, settings)
+        stand_in_names.check_parameters(f"ndarray.{name}", known, arguments, settings)
         settings = {key: value for key, value in settings.items() if not (key == "out" and value is None)}
         return _call(name, getattr(self._array, name), arguments, settings)
 
     device = property(lambda self: stand_in_cuda.Device(0))
     data = property(lambda self: stand_in_cuda.MemoryPointer(self._memory, self._array.ctypes.data))
-    flags = property(lambda self: Flags(self._array.flags))
+    flags = property(lambda self: stand_in_cuda.Flags(self._array.flags))
     base = property(lambda self: None if self._array.base is None else ndarray._of(_np.asarray(self._array.base)))
 
     def get(self, stream=None, order="C", out=None, blocking=True):
@@ -272,14 +252,8 @@ class ndarray:  # noqa: N801 - CuPy's name
     __array_priority__ = 100
 
 
-_OPERATORS = {"add": "add", "sub": "subtract", "mul": "multiply", "truediv": "true_divide", "floordiv": "floor_divide",
-              "mod": "remainder", "pow": "power", "and": "bitwise_and", "or": "bitwise_or", "xor": "bitwise_xor", "lshift": "left_shift",
-              "rshift": "right_shift", "lt": "less", "le": "less_equal", "gt": "greater", "ge": "greater_equal",
-              "eq": "equal", "ne": "not_equal"}
-
-
 def _define_operators():
-    for short, name in _OPERATORS.items():
+    for short, name in stand_in_names.OPERATORS.items():
         setattr(ndarray, f"__{short}__", lambda x, y, name=name: _ufunc(name)(x, y))
         if short not in ("lt", "le", "gt", "ge", "eq", "ne"):
             setattr(ndarray, f"__r{short}__", lambda x, y, name=name: _ufunc(name)(y, x))
@@ -311,7 +285,7 @@ def _function(name):
     numpys, known = getattr(_np, name), _FUNCTIONS[name]
 
     def function(*arguments, **settings):
-        _check_parameters(name, known, arguments, settings)
+        stand_in_names.check_parameters(name, known, arguments, settings)
         if settings.get("out", 0) is None:
             settings.pop("out")
         with _wraps_around(arguments):

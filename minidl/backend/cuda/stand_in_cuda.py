@@ -1,4 +1,6 @@
-"""cupy.cuda of the stand-in: one device, streams and events that have nothing to wait for, and a count of memory in use."""
+"""cupy.cuda of the stand-in, and what it tells about storage: one device, streams and events that have nothing to wait for,
+and a count of memory in use.
+"""
 
 import time
 import weakref
@@ -14,6 +16,17 @@ class Memory:
 
     def __init__(self, size, pointer):
         self.size, self.ptr, self.device_id = size, pointer, 0
+
+
+class Flags:
+    """What CuPy tells about storage: less than NumPy."""
+
+    def __init__(self, flags):
+        self.c_contiguous, self.f_contiguous, self.owndata = flags.c_contiguous, flags.f_contiguous, flags.owndata
+        self._by_name = {"C_CONTIGUOUS": self.c_contiguous, "F_CONTIGUOUS": self.f_contiguous, "OWNDATA": self.owndata}
+
+    def __getitem__(self, name):
+        return self._by_name[name]
 
 
 class MemoryPointer:

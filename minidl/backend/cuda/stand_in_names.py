@@ -99,8 +99,23 @@ PROPERTIES = """
 T base cstruct data device dtype flags flat imag itemsize mT nbytes ndim real shape size strides
 """
 
+OPERATORS = {"add": "add", "sub": "subtract", "mul": "multiply", "truediv": "true_divide", "floordiv": "floor_divide",
+              "mod": "remainder", "pow": "power", "and": "bitwise_and", "or": "bitwise_or", "xor": "bitwise_xor", "lshift": "left_shift",
+              "rshift": "right_shift", "lt": "less", "le": "less_equal", "gt": "greater", "ge": "greater_equal",
+              "eq": "equal", "ne": "not_equal"}  # Python's name: the ufunc
+
 
 def table(text):
     """{name: its parameters} of a listing like "sum(a axis dtype) ; prod(a axis)"."""
     entries = (entry.strip().rstrip(")").partition("(") for entry in text.replace("\n", " ").split(" ; "))
     return {name: parameters.split() for name, _, parameters in entries}
+
+
+def check_parameters(name, known, arguments, settings):
+    """Raise where CuPy would: too many arguments, or a parameter that it does not have."""
+    if any(p.startswith("**") for p in known):
+        return
+    names = [p for p in known if not p.startswith("*")]
+    unknown = [key for key in settings if key not in names]
+    if unknown or len(arguments) > len(known) and not any(p.startswith("*") for p in known):
+        raise TypeError(f"cupy.{name}({', '.join(known)}) has no parameter {unknown[0] if unknown else f'number {len(arguments)}'}")
