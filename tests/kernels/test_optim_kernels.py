@@ -1,13 +1,12 @@
 """optim.cu on the CPU: steps of SGD, Adam and AdamW for many parameters at once, against the rules in minidl/optim/."""
 
-import itertools
-
 import numpy as np
 import pytest
 from launched import EPS, WAYS, assert_close, assert_same_bits, drawn, launch
 
 from minidl.backend.cuda import launch as launching
-from minidl.backend.cuda.optim import PIECE, RULES, THREADS, tables
+from minidl.backend.cuda.optim import PIECE, RULES, in_one_array
+from minidl.backend.layout import flat
 from minidl.optim import SGD, Adam
 
 SIZES = [(1,), (31,), (32,), (33,), (4, 3, 3, 2), (7, 5), (PIECE + 5,)]
@@ -38,36 +37,11 @@ def assert_right(found, rule, more, numbers):
 
 
 def step_case(rule, more, numbers, way):
-    """All parameters in one launch, each array where it lies (fast) or all of them in one piece of memory that is watched (check)."""
+    """All parameters in one launch. On a GPU they lie where they lie: tests/test_fake_device.py trains whole networks that way."""
     found = parameters(more)
-    if way[0] == "fast":
-        launch("update_parameters", "all_parameters", found[0][0], way=way, rule=rule, work=[(arrays, numbers) for arrays in found])
-    else:
-        found = in_one_arena(rule, found, numbers, way)
+    launch("update_parameters", "all_parameters", found[0][0], way=way, rule=rule, work=[(arrays, numbers) for arrays in found])
     assert_right(found, rule, more, numbers)
     return tuple(array for arrays in found for array in arrays)
-
-
-def in_one_arena(rule, found, numbers, way, shift=0):
-    """Check mode knows arrays that are arguments only: so all parameters lie in one, and the table counts from its start."""
-    name, numbers_of = RULES[rule.__qualname__]
-    begins, at = [], shift
-    for arrays in found:
-        begins.append([])
-        for array in arrays:
-            begins[-1].append(at)
-            at += -(-array.size // 4) * 4
-    arena = np.zeros(at, np.float32)
-    lying = [a.transpose(0, 2, 3, 1) if a.ndim == 4 else a for arrays in found for a in arrays]
-    for begin, array in zip(itertools.chain(*begins), lying, strict=True):
-        arena[begin:begin + array.size] = array.reshape(-1)
-    table, pieces = tables([arrays[0].size for arrays in found], [[4 * begin for begin in row] for row in begins])
-    with launching.running(*way):
-        launching.kernel("optim.cu", name)((len(pieces),), (THREADS,), base=arena, table=table, pieces=pieces,
-                                           numbers=np.array([numbers_of(**numbers)] * len(found)))
-    for begin, array in zip(itertools.chain(*begins), lying, strict=True):
-        array.reshape(-1)[:] = arena[begin:begin + array.size]
-    return found
 
 
 @pytest.mark.parametrize("way", WAYS, ids="-".join)
@@ -77,8 +51,11 @@ def test_every_rule(way):
 
 
 def test_addresses_that_are_no_multiple_of_16():
+    """Then numbers go one by one: a 16-byte access would fault."""
     for rule, more, numbers in (STEPS[3], STEPS[7]):
-        found = in_one_arena(rule, parameters(more), numbers, ("check", "forward"), shift=1)
+        found, (name, numbers_of) = parameters(more), RULES[rule.__qualname__]
+        with launching.running("check"):
+            in_one_array(name, [flat(arrays) for arrays in found], np.array([numbers_of(**numbers)] * len(found)), shift=1)
         assert_right(found, rule, more, numbers)
 
 

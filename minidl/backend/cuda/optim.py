@@ -6,9 +6,9 @@ import numpy as np
 
 from minidl.backend import NotFor, implements
 from minidl.backend.cuda import launch
-from minidl.backend.cuda.geometry import THREADS, only_float32
+from minidl.backend.cuda.geometry import THREADS, ceil_div, only_float32
 from minidl.backend.layout import flat
-from minidl.core.device import array_module
+from minidl.core.device import array_module, on_cpu
 
 PIECE = 1 << 14         # elements that one block updates
 ARRAYS = 5              # addresses of a parameter in the table
@@ -47,6 +47,9 @@ def update_parameters(first, rule, work):
     """Apply the rule to every parameter: work holds ((parameter, gradient, more arrays), numbers) for each."""
     name, numbers_of = RULES[rule.__qualname__]
     every = [(flat(arrays), numbers) for arrays, numbers in work]
+    numbers = np.array([numbers_of(**numbers) for _, numbers in every])
+    if on_cpu(first):
+        return in_one_array(name, [arrays for arrays, _ in every], numbers)
     xp = array_module(first)
     key = (xp, first.device, tuple((arrays[0].size, *map(address, arrays)) for arrays, _ in every))
     if key not in TABLES:
@@ -55,8 +58,24 @@ def update_parameters(first, rule, work):
         sizes, addresses = [arrays[0].size for arrays, _ in every], [[address(a) for a in arrays] for arrays, _ in every]
         TABLES[key] = [xp.asarray(a) for a in tables(sizes, addresses)]
     table, pieces = TABLES[key]
-    numbers = xp.asarray(np.array([numbers_of(**numbers) for _, numbers in every]))
-    launch.kernel("optim.cu", name)((len(pieces),), (THREADS,), base=None, table=table, pieces=pieces, numbers=numbers)
+    launch.kernel("optim.cu", name)((len(pieces),), (THREADS,), base=None, table=table, pieces=pieces, numbers=xp.asarray(numbers))
+
+
+def in_one_array(name, parameters, numbers, shift=0):
+    """The same on the CPU runner, whose check mode knows only arrays that are arguments: all of them in one, addresses from its start."""
+    begins, end = [], shift
+    for arrays in parameters:
+        begins.append([end + k * ceil_div(arrays[0].size, 4) * 4 for k in range(len(arrays))])
+        end += len(arrays) * ceil_div(arrays[0].size, 4) * 4
+    whole = np.zeros(end, np.float32)
+    parts = [(whole[begin:begin + a.size], a) for row, arrays in zip(begins, parameters, strict=True)
+             for begin, a in zip(row, arrays, strict=True)]
+    for part, array in parts:
+        part[:] = array
+    table, pieces = tables([arrays[0].size for arrays in parameters], [[4 * begin for begin in row] for row in begins])
+    launch.kernel("optim.cu", name)((len(pieces),), (THREADS,), base=whole, table=table, pieces=pieces, numbers=numbers)
+    for part, array in parts:
+        array[:] = part
 
 
 def tables(sizes, addresses):
@@ -67,5 +86,5 @@ def tables(sizes, addresses):
 
 
 def address(array):
-    """Where an array's memory starts."""
-    return array.data.ptr if hasattr(array.data, "ptr") else array.ctypes.data
+    """Where an array's memory starts on the device."""
+    return array.data.ptr
