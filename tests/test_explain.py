@@ -4,9 +4,10 @@ import threading
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 import minidl
-from minidl import backend
+from minidl import backend, cli
 from minidl.backend import IMPLEMENTATIONS, LISTENERS, Listener, NotFor, implements
 from minidl.backend.counters import COUNTS
 from minidl.core import explain as explaining
@@ -140,3 +141,52 @@ def test_listeners_hear_name_and_time(heard):
     minidl.nn.functional.max_pool2d(minidl.tensor(X), 2)
     (op, name, seconds), = heard.runs
     assert op == "max_pool2d" and name == "generic" and 0 < seconds < 10  # an array this small
+
+
+# --- the command --------------------------------------------------------------------------------------------------------
+
+def command(*args):
+    return CliRunner().invoke(cli.main, ["explain", *args], prog_name="minidl")
+
+
+def test_the_command_names_what_runs(heard):
+    done = command("conv2d", "--shape", "2,3,9,8", "--out", "4", "--kernel", "3", "--stride", "2", "--no-time")
+    assert done.exit_code == 0
+    heard.runs.clear()
+    x, w = minidl.tensor(np.ones((2, 3, 9, 8), np.float32)), minidl.tensor(np.ones((4, 3, 3, 3), np.float32), requires_grad=True)
+    minidl.nn.functional.conv2d(x, w, None, 2, 1).sum().backward()
+    ran = {op: name for op, name, _ in heard.runs}
+    assert f"forward: conv2d runs on {ran['conv2d']}\n" in done.stdout
+    assert f"backward: conv2d_grad_w runs on {ran['conv2d_grad_w']}\n" in done.stdout
+    assert "reference" in done.stdout
+
+
+def test_the_command_times_the_alternatives(monkeypatch):
+    from minidl.bench import timing
+
+    monkeypatch.setattr(timing.Rounds.__init__, "__defaults__", (0.0, 1, None))
+    done = command("softmax", "--shape", "5,7")
+    lines = {line.split()[0]: line for line in done.stdout.splitlines() if line.startswith("    ")}
+    assert done.exit_code == 0
+    assert "µs" in lines["generic"] and "×)" in lines["reference"]
+
+
+def test_the_command_answers_for_a_gpu_that_is_not_there():
+    done = command("matmul", "--shape", "2,3,4", "--device", "cuda", "--no-time")
+    assert done.exit_code == 0 and "the arrays are on a GPU" in done.stdout
+    assert not minidl.core.device.why_no_cuda() or "Asked of a stand-in" in done.stdout
+
+
+def test_the_command_on_the_stand_in():
+    from minidl.backend.cuda import stand_in
+
+    with stand_in.installed():
+        done = command("softmax", "--shape", "5,7", "--device", "cuda", "--no-time")
+    assert done.exit_code == 0 and "the arrays are on a GPU" in done.stdout, done.output
+
+
+@pytest.mark.parametrize("args, text", [(["conv4d"], "'conv4d' is not one of"), (["matmul", "--shape", "1,2"], "N,K,M"),
+                                        (["softmax", "--stride", "2"], "its settings are")])
+def test_mistakes_are_answered(args, text):
+    done = command(*args)
+    assert done.exit_code == 2 and text in done.output

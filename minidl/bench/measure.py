@@ -39,11 +39,16 @@ class Run:
     # --- cases ------------------------------------------------------------------------------------------------------
     def case(self, case):
         """All rows of one case: every implementation of what it asks for, then the whole call, forward and backward."""
+        wrong = ""
         for direction, op, arrays, how in case.requests():
             if self.interrupted:
                 return
-            self.result["rows"] += self.request(case, direction, op, arrays, how, self.rounds)
-        if not self.interrupted:
+            rows = self.request(case, direction, op, arrays, how, self.rounds)
+            self.result["rows"] += rows
+            wrong = next((f"its {op} is wrong" for row in rows if row["chosen"] and row["status"] == "wrong"), wrong)
+        if wrong:
+            self.result["rows"].append(row_of(case, "forward", "whole call", "minidl") | {"chosen": True, "status": "wrong", "why": wrong})
+        elif not self.interrupted:
             self.result["rows"] += self.whole(case)
 
     def sweep_of(self, name, rounds=3):

@@ -31,8 +31,11 @@
   const digits = (x) => (x >= 999.5 ? Math.round(x).toLocaleString("en") : String(Number(x.toPrecision(3))));
   const time = (s) => (s >= 1 ? `${digits(s)} s` : s >= 1e-3 ? `${digits(s * 1e3)} ms` : s >= 1e-6 ? `${digits(s * 1e6)} µs` : `${Math.round(s * 1e9)} ns`);
   const short = (text, most) => (text.length > most ? text.slice(0, most - 1) + "…" : text);
-  const hues = new Map();
-  const hue = (name) => { if (!hues.has(name)) hues.set(name, hues.size % 8); return hues.get(name); };
+  const PARTS = ["forward", "backward", "optimizer"], KINDS = ["products", "gathers", "element-wise", "Python", "idle"];
+  const families = [new Map([...PARTS, ...KINDS].map((name, k) => [name, k])), new Map(), new Map()];  // parts and kinds, ops, implementations
+  const hueIn = (family) => (name) => { const known = families[0].has(name) ? families[0] : families[family]; if (!known.has(name)) known.set(name, known.size % 8); return known.get(name); };
+  const opHue = hueIn(1), hue = hueIn(2);
+  for (const { implementation } of result.rows.filter((row) => row.median)) hue(implementation);
   const told = (row) => [`${row.implementation}${row.chosen ? "  ← what minidl takes" : ""}`,
     `${time(row.median)}   (${time(row.p20)} – ${time(row.p80)}, n = ${row.n})`,
     row.gflop_s ? `${digits(row.gflop_s)} GFLOP/s, ${digits(row.gb_s)} GB/s` : "",
@@ -61,8 +64,8 @@
     node.addEventListener("blur", hide);
     return node;
   };
-  const keys = (names, extra = () => "") => html("ul", "keys", null, names.map((name) => {
-    const dot = el("svg", { viewBox: "0 0 10 10", "aria-hidden": "true" }, null, [el("rect", { width: 10, height: 10, rx: 2.5, class: `f${hue(name)}` })]);
+  const keys = (names, extra = () => "", tint = hue) => html("ul", "keys", null, names.map((name) => {
+    const dot = el("svg", { viewBox: "0 0 10 10", "aria-hidden": "true" }, null, [el("rect", { width: 10, height: 10, rx: 2.5, class: `f${tint(name)}` })]);
     return html("li", "", null, [dot, document.createTextNode(name), html("b", "", extra(name))]);
   }));
 
@@ -110,9 +113,10 @@
     for (let v = 0; v <= most; v += by) chart.append(el("path", { class: "grid", d: `M${left} ${y(v)}H${W - right}` }), el("text", { x: left - 7, y: y(v) + 4, "text-anchor": "end" }, digits(v)));
     if (ceiling) chart.append(el("path", { class: "roof", d: `M${left} ${y(ceiling)}H${W - right}`, "stroke-dasharray": "5 4" }));
     places.forEach(([place, label], k) => {
-      const words = label.split(/ → |, /);
-      chart.append(el("text", { x: x(k), y: H - bottom + 20, "text-anchor": "middle" }, short(words[0], 16)));
-      if (words.length > 1) chart.append(el("text", { x: x(k), y: H - bottom + 36, "text-anchor": "middle" }, short("→ " + words[1], 16)));
+      const [size, rest] = label.split(/ → |, | \+ /), room = (W - left - right) / places.length > 7 * size.length + 8;
+      const line = H - bottom + 20 + (room || k % 2 === 0 ? 0 : 16);  // every other label one line lower where they would touch
+      chart.append(el("text", { x: x(k), y: line, "text-anchor": "middle" }, short(size, 18)));
+      if (room && label.includes(" → ")) chart.append(el("text", { x: x(k), y: line + 16, "text-anchor": "middle" }, short("→ " + rest, 16)));
     });
     for (const name of names) {
       const points = places.map(([place], k) => [k, timed.find((row) => row.place === place && row.implementation === name)]).filter(([, row]) => row);
@@ -150,8 +154,8 @@
     let x = left;
     for (const [name, seconds, text] of parts) {
       const width = (seconds / most) * (W - left - right);
-      chart.append(explained(el("rect", { x, y, width: Math.max(width - 1.5, 0.5), height: 28, rx: 3, class: `f${hue(name)}` }), text));
-      if (width > 62) chart.append(el("text", { x: x + 8, y: y + 18.5, class: "on", "pointer-events": "none" }, short(name, Math.floor(width / 7.5))));
+      chart.append(explained(el("rect", { x, y, width: Math.max(width - 1.5, 0.5), height: 28, rx: 3, class: `f${opHue(name)}` }), text));
+      if (width > 62) chart.append(el("text", { x: x + 8, y: y + 18.5, class: "on", "pointer-events": "none" }, short(name, Math.floor((width - 12) / 7.3))));
       x += width;
     }
     chart.append(el("text", { x: x + 9, y: y + 19, class: "value" }, time(total)));
@@ -168,7 +172,7 @@
     const most = Math.max(...names.map((n) => found.contenders[n].step.median), total), chart = svg(W, names.length * 40 + (split ? 100 : 0), found.label);
     names.forEach((name, k) => {
       const c = found.contenders[name];
-      stack(chart, k * 40 + 2, ["forward", "backward", "optimizer"].map((p) => [p, c[p].median, `${name}: ${p}\n${time(c[p].median)} (${time(c[p].p20)} – ${time(c[p].p80)})`]), most, W, left, right, name, c.step.median);
+      stack(chart, k * 40 + 2, PARTS.map((p) => [p, c[p].median, `${name}: ${p}\n${time(c[p].median)} (${time(c[p].p20)} – ${time(c[p].p80)})`]), most, W, left, right, name, c.step.median);
     });
     if (split) {
       const parts = (which) => Object.entries(split[which]).filter(([, s]) => s > 0).map(([name, s]) => [name, s, `${name}\n${time(s)}, ${Math.round((100 * s) / total)} % of the step`]);
@@ -179,7 +183,7 @@
     node.append(chart);
     if (split) {
       const share = (name) => { const s = split.by_op[name] ?? split.by_kind[name]; return s === undefined ? "" : ` ${time(s)}`; };
-      node.append(keys(["forward", "backward", "optimizer", ...Object.keys(split.by_kind), ...Object.keys(split.by_op).filter((n) => split.by_op[n] / total > 0.01)], share));
+      node.append(keys([...PARTS, ...Object.keys(split.by_kind), ...Object.keys(split.by_op).filter((n) => split.by_op[n] / total > 0.01)], share, opHue));
     }
   }
 
@@ -193,7 +197,7 @@
   for (const rows of calls.values()) {
     const [row] = rows, whole = row.op === "whole call";
     const heading = whole ? `${row.case}, ${row.direction}: the whole call` : `${row.case}, ${row.direction}${row.op === row.case ? "" : `: ${row.op}`}`;
-    bars(rows, heading, whole ? `${row.label}. As users call it, through Tensors.` : row.label + (row.op === row.case ? "" : `; inputs ${row.inputs}`) + ". Median; the whisker is p20–p80. Bold: what minidl takes.");
+    bars(rows, heading, whole ? `${row.label}. As users call it, through Tensors.` : row.label + (row.op === row.case || !row.inputs ? "" : `; inputs ${row.inputs}`) + ". Median; the whisker is p20–p80. Bold: what minidl takes.");
   }
   for (const found of result.sweeps) sweep(found);
   roofline();

@@ -1,0 +1,379 @@
+"""The bench: right before quick, formulas that know, times that are honest about noise, files, comparisons, and the command."""
+
+import json
+import time
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+import minidl
+from minidl import backend, cli
+from minidl.backend import IMPLEMENTATIONS, implements
+from minidl.bench import breakdown, cases, compare, exact, machine, measure, page, steps, table, timing, torch_calls, torch_twins, training
+from minidl.core.errors import ArgumentError, FileError
+
+SMALL = {"conv2d": {"shape": (2, 6, 9, 8), "out": 4, "kernel": 3, "stride": 2, "groups": 2}, "matmul": {"shape": (5, 7, 3)},
+         "pool": {"shape": (2, 3, 9, 7)}, "batch_norm": {"shape": (2, 3, 5, 4), "add": True}, "softmax": {"shape": (3, 7)}}
+
+
+@pytest.fixture(autouse=True)
+def quickly(monkeypatch):
+    monkeypatch.setattr(timing, "PAUSE", 0.0)
+    monkeypatch.setattr(timing.Rounds.__init__, "__defaults__", (0.0, 1, None))
+    monkeypatch.setattr(machine, "ceilings", lambda: {"copy_gb_s": 20.0, "gemm_gflop_s": 200.0, "copy_bytes": 1, "gemm_size": 1})
+
+
+@pytest.fixture
+def planted():
+    """planted(op, function, name): an implementation that is gone after the test, and preferred to all others."""
+    before = {op: listed[:] for op, listed in IMPLEMENTATIONS.items()}
+
+    def plant(op, function, name="cpu/planted"):
+        implements(op, name)(function)
+        listed = IMPLEMENTATIONS[op]
+        listed.insert(0, listed.pop(next(k for k, i in enumerate(listed) if i.name == name)))
+
+    yield plant
+    for op, listed in before.items():
+        IMPLEMENTATIONS[op][:] = listed
+
+
+def measured(name, vs_torch=False, **settings):
+    run = measure.Run(rounds=2, vs_torch=vs_torch)
+    run.prepare()
+    run.case(cases.make(name, **{**SMALL[name], **settings}))
+    return run.finish()
+
+
+def rows_of(result, op):
+    return {row["implementation"]: row for row in result["rows"] if row["op"] == op}
+
+
+# --- right before quick -----------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("name", SMALL)
+def test_every_implementation_is_right(name):
+    """The formulas, the loops and the vectorised bodies agree, each written on its own."""
+    for _, op, arrays, how in cases.make(name, **SMALL[name]).requests():
+        right = exact.exact(op, arrays, how)
+        judged = [(i.name, right.judge(i.function(*arrays, **how))[0]) for i in IMPLEMENTATIONS[op] if not i.refusal(arrays, how)]
+        assert len(judged) >= (1 if op in ("add_at", "running_averages") else 2) and all(not wrong for _, wrong in judged), judged
+
+
+def test_settings_of_convolutions_are_in_the_formulas():
+    for settings in ({"stride": 1, "padding": 0}, {"stride": 3, "padding": 2}, {"groups": 1, "kernel": 2, "padding": 1}):
+        case = cases.make("conv2d", **{**SMALL["conv2d"], **settings})
+        assert [op for _, op, _, _ in case.requests()] == ["conv2d", "conv2d_grad_x", "conv2d_grad_w"]
+        for _, op, arrays, how in case.requests():
+            reference = next(i for i in IMPLEMENTATIONS[op] if i.name == "reference")
+            assert exact.exact(op, arrays, how).judge(reference.function(*arrays, **how))[0] == ""
+
+
+WRONG = {
+    "a factor": lambda y: y * np.float32(1.001),
+    "one element": lambda y: np.concatenate([y.reshape(-1)[:-1], y.reshape(-1)[-1:] + 1]).reshape(y.shape),
+    "NaN": lambda y: y * np.float32("nan"),
+    "the wrong shape": lambda y: y[:1],
+}
+
+
+@pytest.mark.parametrize("change", WRONG.values(), ids=WRONG)
+def test_a_wrong_implementation_gets_no_speed(planted, change):
+    generic = next(i for i in IMPLEMENTATIONS["conv2d"] if i.name == "generic/im2col").function
+    planted("conv2d", lambda *arrays, **how: change(generic(*arrays, **how)))
+    result = measured("conv2d", shape=(2, 6, 24, 24), kernel=3)
+    row = rows_of(result, "conv2d")["cpu/planted"]
+    assert row["status"] == "wrong" and row.get("median") is None and row["why"]
+    assert rows_of(result, "conv2d")["generic/im2col"]["median"] > 0
+    assert rows_of(result, "whole call")["minidl"]["why"] == "its conv2d is wrong"
+    json.dumps(result, allow_nan=False)
+    assert "✗ wrong" in table.text(result) and "✗ wrong" in page.html(result)
+
+
+def test_an_implementation_that_raises_is_a_row(planted):
+    def broken(*arrays, **how):
+        raise ValueError("not today")
+
+    planted("softmax", broken)
+    row = rows_of(measured("softmax"), "softmax")["cpu/planted"]
+    assert (row["status"], row["why"]) == ("wrong", "ValueError: not today")
+
+
+def test_loops_are_timed_where_they_are_tiny():
+    assert rows_of(measured("matmul"), "matmul")["reference"]["median"] > 0
+    large = cases.make("matmul", shape=(256, 256, 256))
+    _, op, arrays, how = large.requests()[0]
+    rows = measure.Run(1).request(large, "forward", op, arrays, how, 1)
+    assert "plain loops: about" in next(row["why"] for row in rows if row["implementation"] == "reference")
+
+
+def test_a_row_has_what_it_claims():
+    result = measured("conv2d")
+    row = rows_of(result, "conv2d")["generic/im2col"]
+    y, w = 2 * 4 * 5 * 4, 3 * 3 * 3
+    assert row["operations"] == 2 * y * w and row["bytes"] == 4 * (2 * 6 * 9 * 8 + 4 * w + y)
+    assert row["gflop_s"] == pytest.approx(row["operations"] / row["median"] / 1e9)
+    assert row["p20"] <= row["median"] <= row["p80"] and row["n"] == 2
+    assert row["share"] == pytest.approx(max(row["gflop_s"] / 200, row["gb_s"] / 20))
+    e = result["environment"]
+    assert e["threads"] >= 1 and e["commit"] and e["numpy"] == np.__version__ and "blas" in e
+
+
+def test_operations_of_the_two_gradients_equal_the_forwards():
+    counts = {op: exact.operations(op, arrays, how) for _, op, arrays, how in cases.make("conv2d", **SMALL["conv2d"]).requests()}
+    assert len(set(counts.values())) == 1
+
+
+# --- the GPU's rows -----------------------------------------------------------------------------------------------------
+
+def test_a_missing_gpu_is_said(planted, monkeypatch):
+    monkeypatch.setattr("minidl.bench.on_device.why_no_cuda", lambda: "nobody bought one")
+    planted("softmax", lambda x, dim: x, "cuda/planted")
+    row = rows_of(measured("softmax"), "softmax")["cuda/planted"]
+    assert (row["status"], row["why"], row["device"]) == ("missing", "no GPU here: nobody bought one", "cuda")
+
+
+def test_cuda_rows_on_the_stand_in(planted):
+    """The whole path of a GPU's row: moved, judged, timed by events, launch and first call apart; and a wrong one is caught."""
+    from minidl.backend.cuda import stand_in
+
+    generic = next(i for i in IMPLEMENTATIONS["matmul"] if i.backend == "generic").function
+    planted("matmul", lambda a, b: generic(a, b), "cuda/planted")
+    planted("matmul", lambda a, b: generic(a, b) + 1, "cuda/off_by_one")
+    with stand_in.installed():
+        rows = rows_of(measured("matmul"), "matmul")
+    assert rows["cuda/planted"]["status"] == "ok" and rows["cuda/planted"]["n"] == 2
+    assert rows["cuda/planted"]["median"] > 0 and rows["cuda/planted"]["launch_s"] > 0
+    assert rows["cuda/off_by_one"]["status"] == "wrong"
+
+
+# --- timing -------------------------------------------------------------------------------------------------------------
+
+def test_rounds_are_interleaved_and_warm():
+    order = []
+    rounds = timing.Rounds({name: lambda name=name: order.append(name) or 1.0 for name in "ab"}, 3, pause=0)
+    assert rounds.run() == {"a": [1.0] * 3, "b": [1.0] * 3}
+    assert "".join(order) == "ab" * 4  # one round to warm up, not counted
+
+
+def test_a_pause_comes_before_each_timing(monkeypatch):
+    slept = []
+    monkeypatch.setattr(time, "sleep", slept.append)
+    timing.Rounds({"a": lambda: 1.0, "b": lambda: 1.0}, 2, pause=0.12).run()
+    assert slept == [0.12] * 6
+
+
+def test_ctrl_c_keeps_what_was_measured():
+    count = iter(range(100))
+
+    def contender():
+        if next(count) == 5:
+            raise KeyboardInterrupt
+        return 1.0
+
+    rounds = timing.Rounds({"a": contender}, 50, pause=0)
+    assert rounds.run() == {"a": [1.0] * 4} and rounds.interrupted
+
+
+def test_short_calls_are_repeated():
+    calls = []
+    assert timing.timed(lambda: calls.append(1), 1e-3)() < 1e-4
+    assert len(calls) > 20
+
+
+@pytest.mark.parametrize("seconds, noisy", [([1.0, 1.0, 1.01, 1.02, 1.0], False), ([1.0, 1.0, 1.5, 1.6, 1.0], True)])
+def test_noise_is_told(seconds, noisy):
+    assert timing.is_noisy(timing.summary(seconds)) is noisy
+
+
+def test_quantiles():
+    assert timing.summary([5, 1, 2, 4, 3]) == {"median": 3, "p20": pytest.approx(1.8), "p80": pytest.approx(4.2), "n": 5}
+
+
+# --- comparing ------------------------------------------------------------------------------------------------------------
+
+def slowed(result, factor):
+    return json.loads(json.dumps(result)) | {"rows": [{**row, **({"median": row["median"] * factor} if row.get("median") else {})}
+                                                     for row in result["rows"]]}
+
+
+def test_compare_finds_what_became_slower():
+    result = measured("softmax")
+    lines, slower = compare.compare(slowed(result, 0.5), result, 0.1)
+    assert len(slower) == sum(bool(row.get("median")) for row in result["rows"]) and "+100%" in lines[0]
+    assert compare.compare(result, slowed(result, 1.09), 0.1)[1] == []
+
+
+def test_new_and_gone_rows_are_told():
+    result = measured("softmax")
+    other = {**result, "rows": result["rows"][1:]}
+    timed = [row for row in result["rows"] if row.get("median")]
+    gone = result["rows"][0].get("median") is not None
+    assert sum("gone" in line for line in compare.compare(result, other, 1)[0]) == gone
+    assert sum("new" in line for line in compare.compare({**result, "rows": []}, result, 1)[0]) == len(timed)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"minidl_bench": 2}', '{"minidl_bench": 1, "environment": {}, "rows": [1], "steps": []}',
+                                  '{"minidl_bench": 1, "environment": {}, "rows": [], "steps": [{"label": 1}]}', "[" * 100_000])
+def test_other_files_are_refused(tmp_path, text):
+    (tmp_path / "old.json").write_text(text)
+    with pytest.raises(FileError):
+        compare.read(tmp_path / "old.json")
+
+
+def test_a_file_that_cannot_be_written_leaves_nothing(tmp_path):
+    with pytest.raises(FileError, match="cannot be written"):
+        compare.write("text", tmp_path / "none" / "a.json")
+    compare.write("text", tmp_path / "a.json")
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+# --- whole steps ------------------------------------------------------------------------------------------------------------
+
+def test_a_step_and_where_it_goes():
+    run = measure.Run(rounds=1)
+    entry = steps.measure(run, "lenet5", batch=4)
+    assert entry["status"] == "ok" and entry["contenders"]["minidl"]["step"]["median"] > 0
+    split = entry["breakdown"]
+    assert sum(split["by_op"].values()) == pytest.approx(split["seconds"], rel=0.02)
+    assert set(split["by_kind"]) == set(breakdown.KINDS)
+    assert "conv2d" in split["by_op"]
+
+
+def test_a_step_that_computes_something_else_gets_no_speed(planted):
+    generic = next(i for i in IMPLEMENTATIONS["conv2d"] if i.name == "generic/im2col").function
+    planted("conv2d", lambda *arrays, **how: generic(*arrays, **how) * np.float32(1.1))
+    entry = steps.measure(measure.Run(rounds=1), "lenet5", batch=4)
+    assert entry["status"] == "wrong" and entry["contenders"] == {}
+
+
+def test_kinds_of_lines():
+    kinds = {}
+    for part in ("backend/generic/conv.py", "backend/generic/im2col.py", "core/graph.py", "nn/module.py", "optim/sgd.py"):
+        file = f"{breakdown.PACKAGE}/{part}"
+        with open(file, encoding="utf-8") as lines:
+            kinds[part] = {breakdown.kind_of_line(file, "f", k + 1) for k, _ in enumerate(lines)}
+    assert "products" in kinds["backend/generic/conv.py"] and "gathers" in kinds["backend/generic/im2col.py"]
+    assert "element-wise" in kinds["optim/sgd.py"] and kinds["nn/module.py"] == {"Python"}
+    assert breakdown.kind_of_line("/usr/lib/python3/x.py", "f", 1) is None
+
+
+def test_losses_are_judged_by_pytorchs_own_distance():
+    same = {"torch NCHW": [1.0, 0.9], "torch NHWC": [1.0, 0.91]}
+    assert steps.compare_losses({**same, "minidl": [1.0, 0.93]})[2] == ""
+    assert "loss 2" in steps.compare_losses({**same, "minidl": [1.0, 0.95]})[2]
+    assert "loss 1" in steps.compare_losses({**same, "minidl": [float("nan"), 0.9]})[2]
+
+
+@pytest.mark.parametrize("name, size", [("resnet18", 64), ("resnet20", 32), ("googlenet", 64)])
+def test_twins_say_what_the_networks_say(name, size):
+    """The PyTorch side of the steps is the same network. The others are compared before each timing, as these are."""
+    pytest.importorskip("torch", reason="PyTorch is not installed")
+    _, contenders = training.steps(name, batch=4, size=size)
+    losses = {key: step()["loss"] for key, step in contenders.items()}
+    assert losses["minidl"] == pytest.approx(losses["torch NCHW"], rel=2e-5) == pytest.approx(losses["torch NHWC"], rel=2e-5)
+    assert set(torch_twins.TWINS) <= set(minidl.models.MODELS)
+
+
+def test_pytorchs_calls_are_the_same_calls():
+    """What stands beside minidl's whole calls computes the same."""
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    for name, settings in SMALL.items():
+        case = cases.make(name, **settings)
+        leaves = {key: torch.from_numpy(array.copy()).requires_grad_() for key, array in case.arrays.items()}
+        theirs = torch_calls.FUNCTIONS[name](case.settings, leaves)(**leaves)
+        mine = case.function(**case.tensors()).detach().numpy()
+        np.testing.assert_allclose(mine, theirs.numpy(force=True), rtol=0, atol=2e-5, err_msg=name)
+        assert all(min(call()) > 0 for call in torch_calls.contenders(case).values())
+
+
+# --- the command ------------------------------------------------------------------------------------------------------------
+
+def bench(*args):
+    return CliRunner().invoke(cli.main, ["bench", *args], prog_name="minidl")
+
+
+TINY = ("softmax", "--shape", "3,7", "--rounds", "2")
+
+
+def test_the_command_writes_all_its_files(tmp_path):
+    paths = [tmp_path / name for name in ("r.json", "r.md", "r.html")]
+    done = bench(*TINY, "--json", str(paths[0]), "--markdown", str(paths[1]))
+    assert done.exit_code == 0, done.output
+    assert done.output.index("bench: softmax") < done.output.index("correct")
+    result = json.loads(paths[0].read_text())
+    assert result["minidl_bench"] == measure.VERSION and "| correct |" in paths[1].read_text()
+    assert compare.read(paths[0]) == result
+
+
+def test_the_threshold_decides_the_exit_code(tmp_path):
+    path = tmp_path / "old.json"
+    assert bench(*TINY, "--json", str(path)).exit_code == 0
+    old = json.loads(path.read_text())
+    path.write_text(json.dumps(slowed(old, 1e-3)))
+    assert bench(*TINY, "--compare", str(path), "--fail-over", "10%").exit_code == 1
+    path.write_text(json.dumps(slowed(old, 1e3)))
+    done = bench(*TINY, "--compare", str(path))
+    assert done.exit_code == 0 and "against the result of" in done.output
+
+
+def test_another_environment_is_refused_unless_forced(tmp_path):
+    path = tmp_path / "old.json"
+    bench(*TINY, "--json", str(path))
+    old = json.loads(path.read_text())
+    old["environment"]["processor"] = "an abacus"
+    path.write_text(json.dumps(slowed(old, 1e3)))
+    done = bench(*TINY, "--compare", str(path))
+    assert done.exit_code == 2 and "processor: an abacus then" in done.output
+    assert bench(*TINY, "--compare", str(path), "--force").exit_code == 0
+
+
+@pytest.mark.parametrize("args, text", [
+    (["conv3d"], "There are: conv2d"), (["step"], "needs a model"), (["step", "resnet19"], "no model 'resnet19'"),
+    (["--shape", "3,4"], "name it"), (["softmax", "--shape", "3,x"], "whole numbers"), (["softmax", "--kernel", "3"], "its settings are"),
+    (["matmul", "--shape", "3,4"], "N,K,M"), ([*TINY, "--compare", "nowhere.json"], "cannot be read"),
+    ([*TINY, "--fail-over", "much"], "10%"), (["pool", "--shape", "1,1,2,2", "--kernel", "9", "--padding", "0"], "max_pool2d")])
+def test_mistakes_are_answered(args, text):
+    done = bench(*args)
+    assert done.exit_code == 2 and text in done.output, done.output
+
+
+def test_a_wrong_row_fails_the_command(planted):
+    planted("softmax", lambda x, dim: x)
+    done = bench(*TINY)
+    assert done.exit_code == 1 and "✗ wrong" in done.output
+
+
+def test_ctrl_c_prints_what_there_is(monkeypatch):
+    original = measure.Run.whole
+
+    def whole(self, case):
+        if case.name == "matmul":
+            raise KeyboardInterrupt
+        return original(self, case)
+
+    monkeypatch.setattr(measure.Run, "whole", whole)
+    done = bench("softmax", "matmul", "--rounds", "1")
+    assert done.exit_code == 130 and "interrupted" in done.output and "softmax 256×1000" in done.output
+
+
+def test_a_wrong_case_is_told_before_anything_is_measured():
+    with pytest.raises(ArgumentError, match="its shape is N,C,H,W"):
+        cases.make("conv2d", shape=(1, 2))
+
+
+# --- hostile text -------------------------------------------------------------------------------------------------------------
+
+def test_text_from_a_result_stays_text():
+    result = measured("softmax")
+    evil = "</script><script>alert(1)</script>\x1b[2J"
+    result["rows"][0] |= {"why": evil, "status": "wrong", "median": None, "implementation": evil}
+    result["environment"]["processor"] = evil
+    text = page.html(result)
+    assert "<script>alert" not in text and text.count("<script") == 2
+    assert "\\|" in table.markdown({**result, "notes": [], "rows": [{**result["rows"][0], "why": "a|b"}]})
+
+
+def test_backend_listeners_are_gone_afterwards():
+    assert backend.LISTENERS == []
