@@ -57,6 +57,7 @@ def fresh(value):
 
 def distance(ours, right):
     """max |ours − right| / max(1, max |right|); NaN and infinities must agree."""
+    ours, right = np.asarray(ours), np.asarray(right)  # a divisor is a plain number on the CPU
     with np.errstate(all="ignore"):
         error = np.where((ours == right) | (np.isnan(ours) & np.isnan(right)), 0, np.abs(ours.astype(np.float64) - right))
     return float(error.max(initial=0) / max(1.0, np.abs(right[np.isfinite(right)]).max(initial=0)))
