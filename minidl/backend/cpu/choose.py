@@ -15,6 +15,7 @@ from minidl.backend.cpu import depthwise, im2col_blocked, products, winograd, wi
 from minidl.backend.window import output_size
 from minidl.core.config import STATE
 
+WORTH = 6144  # tiles × channels from which F(4×4) wins: 14×14 × 48 channels and 7×7 × 192, batch 8, lie there
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
 
@@ -55,12 +56,18 @@ def winograd_can(call):
 
 def large_tiles(call):
     """F(4×4): where its transforms cost less than the multiplications it saves."""
+    channels = min(call.w_shape[:2])
+    if channels < 16:
+        return NotFor(f"{channels} channels: transforms would cost more than the products (3 channels: 53 against 113 GFLOP/s)")
+    tiles = call.x_shape[0] * -(-call.size[0] // 4) * -(-call.size[1] // 4)
+    if tiles * channels < WORTH:
+        return NotFor(f"{tiles} tiles × {channels} channels < {WORTH}: columns are faster there (24 channels at 14×14: 129 against 79)")
     return ""
 
 
 def small_tiles(call):
-    """F(2×2): where F(4×4) would transform more filters than it multiplies pixels."""
-    return ""
+    """F(2×2): the middle rung, there to be compared, and to be forced where rounding matters."""
+    return NotFor("F(4×4) or columns are as fast or faster wherever this was measured (but it rounds ten times less than F(4×4))")
 
 
 def always(call):

@@ -60,7 +60,7 @@ def conv2d_grad_w(x, grad_y, w_shape, stride, padding, dilation, groups):
             np.matmul(ones, product.reshape(-1, O), out=out[k:k + 1])
 
     sums = sum_in_lanes(_blocks(grad_y, KH * KW), (KH * KW, O), x.dtype, term)  # (KH·KW, O)
-    return sums.reshape(1, KH, KW, O).transpose(3, 0, 1, 2)
+    return np.ascontiguousarray(sums.T).reshape(O, KH, KW, 1).transpose(0, 3, 1, 2)
 
 
 def _blocks(y, cells):

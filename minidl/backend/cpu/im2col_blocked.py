@@ -23,7 +23,8 @@ def conv2d(x, weight, bias, stride, padding, dilation, groups):
     OH, OW = output_size(x.shape, weight.shape[2:], stride, padding, dilation)
     y = empty((x.shape[0], weight.shape[0], OH, OW), x.dtype, x)
     before = (padding[0][0], padding[1][0])
-    _correlate(channels_last(x), _matrices(weight, groups), bias, channels_last(y), weight.shape[2:], stride, before, dilation)
+    filters = _matrices(weight, groups).transpose(0, 2, 1)  # (G, KH·KW·C/G, O/G)
+    _correlate(channels_last(x), filters, bias, channels_last(y), weight.shape[2:], stride, before, dilation)
     return y
 
 
@@ -32,8 +33,8 @@ def conv2d_grad_x(grad_y, weight, x_shape, stride, padding, dilation, groups):
     grad_x = empty(x_shape, grad_y.dtype, grad_y)
     O, C, KH, KW = weight.shape
     if stride == (1, 1) and 2 * C * groups > O:
-        turned = weight.reshape(groups, O // groups, C, KH, KW)[..., ::-1, ::-1].transpose(0, 2, 1, 3, 4)  # (G, C, O/G, KH, KW)
-        filters = _matrices(turned.reshape(groups * C, O // groups, KH, KW), groups)
+        turned = weight.transpose(0, 2, 3, 1)[:, ::-1, ::-1].reshape(groups, O // groups, KH, KW, C)
+        filters = turned.transpose(0, 2, 3, 1, 4).reshape(groups, -1, C)  # (G, KH·KW·O/G, C)
         before = tuple(d * (k - 1) - pad[0] for k, pad, d in zip((KH, KW), padding, dilation, strict=True))
         _correlate(channels_last(grad_y), filters, None, channels_last(grad_x), (KH, KW), stride, before, dilation)
     else:
@@ -73,8 +74,7 @@ def _by_group(y, groups):
 def _correlate(x, filters, bias, y, kernel, stride, before, dilation):
     """y (N, OH, OW, O) = every window of x (N, H, W, C) times every filter, plus bias."""
     N, OH, OW, O = y.shape
-    groups, _, K = filters.shape
-    filters = filters.transpose(0, 2, 1)  # (G, KH·KW·C/G, O/G)
+    groups, K, _ = filters.shape
 
     def block(images_rows):
         images, p = images_rows

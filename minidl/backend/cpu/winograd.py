@@ -31,7 +31,7 @@ class Tile:
         B, G, A = (np.array(rows, np.float64) for rows in (B, G, A))
         self.m, self.t = A.shape
         self.B, self.G, self.A = (np.kron(M, M).astype(np.float32) for M in (B, G, A))  # (t·t, t·t), (t·t, 9), (m·m, t·t)
-        self.AT = np.ascontiguousarray(self.A.T)
+        self.AT, self.GT = np.ascontiguousarray(self.A.T), np.ascontiguousarray(self.G.T)
         self.G_turned = np.ascontiguousarray(self.G[:, ::-1])  # for filters turned by 180°
 
 
@@ -71,9 +71,7 @@ def transformed(G, weight):
     def some(part):  # a few filters at a time: (9, O, C) in the cache
         turned = scratch("filters", (9, part.stop - part.start, C), weight.dtype)
         turned[...] = cells[part].transpose(1, 0, 2)
-        product = scratch("transformed", (len(G), turned[0].size), weight.dtype)
-        np.matmul(G, turned.reshape(9, -1), out=product)
-        result[:, part] = product.reshape(len(G), -1, C)
+        apply(G, turned.reshape(9, -1), result[:, part].reshape(len(G), -1, copy=False))
 
     parallel_for(some, spans(O, per))
     return result

@@ -28,9 +28,7 @@ def grad_w(tile, x, grad_y, w_shape, padding):
 
     def back(part):
         cells = scratch("tiles", (9, part.stop - part.start, C), x.dtype)
-        mine = scratch("V", (tt, part.stop - part.start, C), x.dtype)
-        mine[...] = sums[:, part]
-        np.matmul(tile.G.T, mine.reshape(tt, -1), out=cells.reshape(9, -1))
+        apply(tile.GT, sums[:, part].reshape(tt, -1, copy=False), cells.reshape(9, -1))
         result[part] = cells.transpose(1, 0, 2)
 
     parallel_for(back, spans(O, max(1, (1 << 16) // C)))
