@@ -231,3 +231,30 @@ def test_sums_per_channel(shape, axes, tiny_blocks, monkeypatch):
         assert results[0].shape == right.shape and results[0].dtype == x.dtype
         assert np.abs(results[0] - right).max() <= 8 * EPS * np.abs(right).max()
         assert all(np.array_equal(results[0], other) for other in results[1:])
+
+
+def test_average_pooling_equals_the_plain_one(tiny_items):
+    """Sums in another order: each of at most 16 numbers of size one, and as many gradients."""
+    @given(poolings(), st.booleans(), st.sampled_from((None, None, 3)))
+    def compare(drawn, count_include_pad, divisor_override):
+        x, settings, rng = drawn
+        x[...] = rng.standard_normal(x.shape)
+        try:
+            how = pool_window("avg_pool2d", x, **{**settings, "dilation": 1})
+        except ShapeError:
+            return
+        how = {**how, "count_include_pad": count_include_pad, "divisor_override": divisor_override}
+        del how["dilation"]
+        y = function("avg_pool2d", "cpu/strips")(x, **how)
+        close = 16 * float(np.finfo(x.dtype).eps) * 8
+        assert y.dtype == x.dtype and np.abs(y - function("avg_pool2d", "generic")(x, **how)).max(initial=0) <= close
+        grad_y = image(rng, y.shape, x.dtype)
+        grad_x = function("avg_pool2d_grad_x", "cpu/strips")(grad_y, x.shape, **how)
+        assert np.abs(grad_x - function("avg_pool2d_grad_x", "generic")(grad_y, x.shape, **how)).max(initial=0) <= close
+
+    compare()
+
+
+def test_another_order_in_memory_is_copied_on_all_cores(tiny_pieces):
+    x = image(np.random.default_rng(4), (5, 3, 7, 4), order="other")
+    assert np.array_equal(layout.stored(x), x) and layout.is_stored_right(layout.stored(x))

@@ -50,7 +50,10 @@ def stored(array):
         return array
     COUNTS["layout conversion"] += 1
     result = empty(array.shape, array.dtype, array)
-    result[...] = array
+    if array.size >= LARGE and array.shape[0] > 1 and on_cpu(array):
+        parallel_for(lambda n: np.copyto(result[n], array[n]), range(array.shape[0]))
+    else:
+        result[...] = array
     return result
 
 

@@ -19,8 +19,9 @@ from minidl.backend import NotFor, implements
 from minidl.backend.generic import pool as generic
 from minidl.backend.layout import empty, stored
 from minidl.backend.threads import BIG, parallel_for, parallel_map, scratch, spans
+from minidl.backend.window import kernel_cells
 
-ITEM = 1 << 18  # outputs that a thread takes up at once
+ITEM = 1 << 19  # outputs that a thread takes up at once
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
 
@@ -184,6 +185,66 @@ def max_pool2d_grad_x(grad_y, indices, x_shape, window=None):
             image[at.reshape(-1)] = grad[n].reshape(-1)
         else:
             np.add.at(image, at.reshape(-1), grad[n].reshape(-1))
+
+    parallel_for(run, range(x_shape[0]))
+    return grad_x
+
+
+# --- the mean -------------------------------------------------------------------------------------------------------------
+
+class Sums:
+    """Sums over the windows of an image, first down its columns, then across: KH + KW additions in place of KH·KW."""
+
+    def __init__(self, x_shape, kernel, stride, padding, size):
+        (C, H, W), (OH, OW) = x_shape[1:], size
+        self.strips = (OH, W, C)
+        self.down = list(kernel_cells((H, W), (OH, W), (kernel[0], 1), (stride[0], 1), (padding[0], 0), (1, 1)))
+        self.across = list(kernel_cells((OH, W), (OH, OW), (1, kernel[1]), (1, stride[1]), (0, padding[1]), (1, 1)))
+
+    def strip(self, dtype):
+        """Scratch memory for the sums down, a (C, OH, W) view."""
+        return scratch("pool strips", self.strips, dtype).transpose(2, 0, 1)
+
+
+def add_cells(target, source, cells, back=False):
+    """target[outputs] += source[pixels] for every cell; back: target[pixels] += source[outputs]. target starts at 0."""
+    target.fill(0)
+    for _, _, outputs, pixels in cells:
+        into, of = (pixels, outputs) if back else (outputs, pixels)
+        np.add(target[into], source[of], out=target[into])
+
+
+@implements("avg_pool2d", "cpu/strips", accepts=lambda x, **_: accepts(x), why="sums down, then across; an image a thread")
+def avg_pool2d(x, kernel, stride, padding, size, count_include_pad, divisor_override):
+    """The sum over every window, divided by how many cells count."""
+    x = stored(x)
+    sums, y = Sums(x.shape, kernel, stride, padding, size), empty((*x.shape[:2], *size), x.dtype, x)
+    divisor = generic.divisor(x.shape, kernel, stride, padding, size, count_include_pad, divisor_override, x)
+
+    def run(n):
+        strip = sums.strip(x.dtype)
+        add_cells(strip, x[n], sums.down)
+        add_cells(y[n], strip, sums.across)
+        np.divide(y[n], divisor, out=y[n])
+
+    parallel_for(run, range(x.shape[0]))
+    return y
+
+
+@implements("avg_pool2d_grad_x", "cpu/strips", accepts=lambda grad_y, *_, **__: accepts(grad_y),
+            why="shares spread across, then down; an image a thread")
+def avg_pool2d_grad_x(grad_y, x_shape, kernel, stride, padding, size, count_include_pad, divisor_override):
+    """Every pixel of a window gets an equal share."""
+    grad_y = stored(grad_y)
+    sums, grad_x = Sums(x_shape, kernel, stride, padding, size), empty(x_shape, grad_y.dtype, grad_y)
+    divisor = generic.divisor(x_shape, kernel, stride, padding, size, count_include_pad, divisor_override, grad_y)
+
+    def run(n):
+        strip = sums.strip(grad_y.dtype)
+        share = scratch("pool share", grad_y[n].transpose(1, 2, 0).shape, grad_y.dtype).transpose(2, 0, 1)
+        np.divide(grad_y[n], divisor, out=share)
+        add_cells(strip, share, sums.across, back=True)
+        add_cells(grad_x[n], strip, sums.down, back=True)
 
     parallel_for(run, range(x_shape[0]))
     return grad_x
