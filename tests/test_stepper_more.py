@@ -1,6 +1,7 @@
 """The stepper beside itself: what ran, what an op does to the gradient, the training step before, other traces, other backends,
 recordings that keep only the last training steps; and the verbs t, diff, save and html."""
 
+import base64
 import io
 import json
 import re
@@ -16,7 +17,7 @@ from minidl.core.errors import ArgumentError
 from minidl.core.op import OPS, op
 from minidl.core.tensor import Tensor
 from minidl.ops import relu
-from minidl.stepper import flight_recorder, load, page, step, subjects
+from minidl.stepper import flight_recorder, load, page, step, subjects, values
 from minidl.stepper.compare import BEFORE, comparisons, training_steps
 from minidl.stepper.container import TraceError
 from minidl.stepper.diff import differences
@@ -24,6 +25,7 @@ from minidl.stepper.effect import SENTENCES, measured, sentence
 from minidl.stepper.flight import FlightError
 from minidl.stepper.pattern import PATTERN, mismatch
 from minidl.stepper.ran import Run, in_words
+from minidl.stepper.record import same
 from minidl.stepper.source import output_names
 from minidl.stepper.terminal import Paper, Prompt
 
@@ -158,6 +160,9 @@ def test_the_numbers_beside_it_are_those_of_the_step_back(once):
     found = re.match(r"largest \|grad_y\| (\S+) → grad_x (\S+) .*zeros 0 % → (\d+) %", measured(gate))
     assert float(found[1]) == pytest.approx(before, rel=1e-2) and float(found[2]) == pytest.approx(after, rel=1e-2)
     assert int(found[3]) == round(100 * (back.contributions[0].grad.array == 0).mean())
+    norm = re.match(r"largest \|grad_y\| (\S+) → grad_x (\S+) \(×(\S+)\), grad_weight \S+, grad_bias ", measured(once.forwards[1]))
+    assert float(norm[3]) == pytest.approx(float(norm[2]) / float(norm[1]), rel=0.02)
+    assert "×" not in measured(once.forwards[0])  # of a weight's gradient that would say nothing
 
 
 def test_where_no_gradient_came_back_it_says_so():
@@ -203,6 +208,19 @@ def test_a_tensor_is_put_beside_the_one_of_the_training_step_before(twice):
     grad = second[6 + 5].contributions[0].grad
     assert found[id(grad)][0].value is first[6 + 5].contributions[0].grad
     assert all(id(value) not in found for value in (first[0].outputs[0], first[0].inputs[0]))
+
+
+def test_the_second_call_is_held_against_the_second_call():
+    def run(x):
+        with step() as trace:
+            Tensor(np.array([x])).tanh().tanh().tanh()
+        return trace
+
+    trace = run(1.0)
+    trace.others = [("other", run(2.0))]
+    found = comparisons(trace)
+    assert [found[id(item.outputs[0])][0].value.array for item in trace.forwards] == [
+        item.outputs[0].array for item in trace.others[0][1].forwards]
 
 
 def test_the_prompt_shows_it(twice):
@@ -348,14 +366,58 @@ def test_the_flight_recorder_repeats_the_last_steps(tmp_path):
         optimizer.step()
         return loss
 
+    losses = []
     with pytest.raises(FlightError) as caught:
         for target in (1.0, 2.0, 3.0, 4.0, 0.0):
-            train_step(minidl.randn(4, 2), minidl.full((4, 1), target))
+            losses.append(train_step(minidl.randn(4, 2), minidl.full((4, 1), target)).item())
     trace = caught.value.trace
+    again = [[item for item in part if item.kind == "forward"][-1].outputs[0].array for part in training_steps(trace)]
+    assert again == [*losses[2:], np.inf]
     assert len(trace.updates) == 3 and "training step 3 to 5, the loss is inf" in trace.title[0]
     assert "first bad: div" in str(caught.value) and training_steps(trace)[2][4].op.name == "div"
     with pytest.raises(ArgumentError, match="how many training steps"):
         flight_recorder(model, optimizer, last=0)
+
+
+# --- large tensors, a piece at a time ---------------------------------------------------------------------------------------
+
+LARGE = {"matrix": (700, 500), "row": (400_000,), "image": (2, 5, 200, 180), "channels last": (2, 200, 180, 5)}
+
+
+@pytest.mark.parametrize("bad", [False, True])
+@pytest.mark.parametrize("name", LARGE)
+def test_what_is_said_of_a_large_tensor_is_what_is_said_of_a_small_one(name, bad, monkeypatch):
+    array = np.random.default_rng(0).standard_normal(LARGE[name]).astype(np.float32) ** 3
+    array += np.linspace(-3, 5, len(array), dtype=np.float32).reshape(-1, *[1] * (array.ndim - 1))  # the pieces differ
+    array = array.transpose(0, 3, 1, 2) if name == "channels last" else array
+    if bad:
+        array[(0,) * array.ndim], array[(1,) * array.ndim if array.ndim > 1 else 9] = np.nan, -np.inf
+    at_once, in_pieces = [], []
+    for found, size in ((in_pieces, values.PIECE), (at_once, 10**9)):
+        monkeypatch.setattr(values, "PIECE", size)
+        found += [values.facts_of(array), values.histogram(array), values.pictures(array, "channels", False)]
+    assert in_pieces[0].keys() == at_once[0].keys()
+    for key, value in at_once[0].items():
+        assert in_pieces[0][key] == pytest.approx(value, rel=1e-6, abs=1e-9), key
+    assert [in_pieces[1][key] for key in ("low", "high")] == [at_once[1][key] for key in ("low", "high")]
+    assert np.abs(np.subtract(in_pieces[1]["counts"], at_once[1]["counts"])).sum() <= 4  # a value on the border of two bins
+    levels = [np.concatenate([np.frombuffer(base64.b64decode(text), np.uint8).astype(int) for text in found[2]["data"]])
+              for found in (in_pieces, at_once)]
+    assert np.abs(levels[0] - levels[1]).max() <= 1
+
+
+def test_pieces_cover_an_array_once():
+    for shape in ((700, 500), (400_000,), (3, 5, 200, 180), (2, 3), (), (0, 4), (1, 300_000)):
+        array = np.arange(int(np.prod(shape)), dtype=np.float64).reshape(shape)
+        assert np.concatenate([piece.ravel() for piece in values.pieces(array)]).tolist() == array.ravel().tolist()
+
+
+def test_arrays_are_compared_to_the_last_element():
+    a = np.zeros((700, 500), np.float32)
+    b = a.copy()
+    assert same(a, b) and not same(a, b.astype(np.float64)) and not same(a, b[:-1])
+    b[-1, -1] = np.nan
+    assert not same(a, b) and same(b, b.copy())
 
 
 # --- verbs ----------------------------------------------------------------------------------------------------------------
@@ -385,7 +447,7 @@ def test_save_and_html_write_files_and_say_how_large(once, tmp_path, monkeypatch
 
 
 @pytest.mark.parametrize("command, meant", [
-    ("c con2d", "conv2d"), ("b Relu", "relu"), ("c hed", "head"), ("b nam", "nan"), ("b satrated", "saturated"), ("j haed", "head")])
+    ("c con2d", "conv2d"), ("b RELU", "relu"), ("c hed", "head"), ("b nam", "nan"), ("b satrated", "saturated"), ("j haed", "head")])
 def test_near_misses_are_suggested(once, command, meant):
     assert f"Did you mean {meant}" in " ".join(say(once, command).split())
 
