@@ -42,7 +42,8 @@ class Table:
         self.C = x.shape[1]
         self.M = x.size // self.C
         self.dtype = x.dtype
-        k = self.k = max(1, min(LONG // self.C, self.M))
+        most = max(1, min(LONG // self.C, self.M))
+        k = self.k = next((k for k in range(most, most // 2, -1) if not self.M % k), most)  # one that leaves no rows over, if there is
         whole = self.M // k
         self.items = []
         for item in spans(whole, max(1, ITEM // (k * self.C))):
