@@ -11,7 +11,7 @@ import warnings
 from math import e, inf, nan, pi
 
 from minidl.backend.threads import get_num_threads, set_num_threads
-from minidl.core.config import enable_grad, is_grad_enabled, no_grad, set_grad_enabled, use_backend, use_fusion, use_tf32
+from minidl.core.config import enable_grad, is_grad_enabled, no_grad, set_grad_enabled, use_backend, use_fusion, use_tf32, use_winograd
 from minidl.core.create import *  # noqa: F403
 from minidl.core.device import Device as device  # noqa: N813 - PyTorch's name
 from minidl.core.dtypes import bool_ as bool

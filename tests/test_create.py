@@ -173,7 +173,7 @@ def test_messages(call, text):
 def test_public_names_are_pytorchs():
     torch = pytest.importorskip("torch", reason="PyTorch is not installed")
     own = {"backend", "bench", "check", "core", "data", "debug", "detect_anomaly", "explain", "flight_recorder", "lessons", "models",
-           "planted", "profile", "step", "stepper", "train", "use_backend", "use_fusion", "use_tf32", "MinidlError"}
+           "planted", "profile", "step", "stepper", "train", "use_backend", "use_fusion", "use_tf32", "use_winograd", "MinidlError"}
     assert {name for name in dir(minidl) if not hasattr(torch, name)} <= own
     assert [name for name in functional.__all__ if not hasattr(torch.nn.functional, name)] == ["stochastic_depth"]  # torchvision has it
     missing = [name for name in minidl.ops.__all__ if hasattr(torch, name) and not hasattr(minidl, name)]

@@ -7,7 +7,7 @@ C × O. The transforms are products too, with kron(Bᵀ, Bᵀ) and kron(Aᵀ, A�
 a tile are one column. A block of tiles goes through all four steps in the cache.
 
 Rounding grows with m: for outputs of size 1 the error in float32 is 2e-6 to 2e-5 with m = 2, 2e-5 to 8e-5 with m = 4
-(im2col: 1e-6). tests/test_cpu_conv.py bounds it; use_winograd(False) turns it off; float64 never takes it.
+(im2col: 2e-6). tests/test_cpu_conv.py bounds it; use_winograd(False) turns it off; float64 never takes it.
 """
 
 import numpy as np

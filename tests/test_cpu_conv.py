@@ -1,0 +1,224 @@
+"""Convolution and products in NumPy, tuned: every rung equals the generic one wherever it can run, with any number of threads.
+
+Integers first, where equality is exact and an index error has no tolerance to hide in; then Winograd's rounding.
+"""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import minidl
+from minidl.backend import IMPLEMENTATIONS, explain, run
+from minidl.backend.cpu import choose, conv_blocks, im2col_blocked, products, winograd, winograd_grad_w
+from minidl.backend.layout import empty, is_stored_right
+from minidl.backend.window import output_size
+
+RUNGS = [name for name, *_ in choose.LADDER]
+OPS = ("conv2d", "conv2d_grad_x", "conv2d_grad_w")
+QUICK = settings(max_examples=60, deadline=None)
+
+
+@pytest.fixture(autouse=True)
+def the_number_of_threads_stays():
+    before = minidl.get_num_threads()
+    yield
+    minidl.set_num_threads(before)
+
+
+def image(values, shape, dtype, channels_last=True):
+    """An array of this shape, stored as activations are, or as the user's own C order."""
+    array = values(shape).astype(dtype)
+    if not channels_last:
+        return array
+    stored = empty(shape, dtype, array)
+    stored[...] = array
+    return stored
+
+
+def calls(x_shape, w_shape, how, dtype, values, channels_last=True, bias=True):
+    """[(op, arrays, settings)] of the three ops on one convolution."""
+    size = output_size(x_shape, w_shape[2:], how["stride"], how["padding"], how["dilation"])
+    x, w = image(values, x_shape, dtype, channels_last), image(values, w_shape, dtype, channels_last)
+    grad_y = image(values, (x_shape[0], w_shape[0], *size), dtype, channels_last)
+    b = values((w_shape[0],)).astype(dtype) if bias else None
+    return [("conv2d", (x, w, b), how), ("conv2d_grad_x", (grad_y, w), how | {"x_shape": x_shape}),
+            ("conv2d_grad_w", (x, grad_y), how | {"w_shape": w_shape})]
+
+
+def integers(seed):
+    rng = np.random.default_rng(seed)
+    return lambda shape: rng.integers(-3, 4, shape)
+
+
+def on(name, op, arrays, how):
+    with minidl.use_backend(name):
+        return run(op, *arrays, **how)
+
+
+def settings_of(stride=(1, 1), padding=((0, 0), (0, 0)), dilation=(1, 1), groups=1):
+    return {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+
+
+@st.composite
+def convolutions(draw):
+    """Shapes and settings; 3×3 at stride 1 and 1×1 often, pads that differ, pads below and on the right also negative."""
+    def number(a, b):
+        return draw(st.integers(a, b))
+
+    plain = draw(st.booleans())
+    kernel = draw(st.sampled_from([(3, 3), (1, 1)])) if plain else (number(1, 4), number(1, 4))
+    stride = draw(st.sampled_from([(1, 1), (2, 2)])) if plain else (number(1, 3), number(1, 3))
+    dilation = (1, 1) if plain else (number(1, 2), number(1, 2))
+    padding = tuple((number(0, 2), number(-1, 2)) for _ in range(2))
+    groups = draw(st.sampled_from([1, 1, 2, 3]))
+    x_shape = (number(1, 4), groups * draw(st.sampled_from([1, 1, 2, 5])), number(2, 13), number(2, 13))
+    w_shape = (groups * number(1, 4), x_shape[1] // groups, *kernel)
+    if min(output_size(x_shape, kernel, stride, padding, dilation)) < 1:
+        padding = tuple((dilation[k] * kernel[k], stride[k]) for k in range(2))
+    return x_shape, w_shape, settings_of(stride, padding, dilation, groups)
+
+
+@QUICK
+@given(convolutions(), st.sampled_from(["float32", "float64"]), st.booleans(), st.integers(0, 99))
+def test_every_rung_equals_the_generic_one(case, dtype, channels_last, seed):
+    for op, arrays, how in calls(*case, dtype, integers(seed), channels_last, bias=seed % 2):
+        before = [None if a is None else a.copy() for a in arrays]
+        expected = on("generic/im2col", op, arrays, how)
+        for rung in IMPLEMENTATIONS[op]:
+            if rung.backend != "cpu" or rung.name.startswith("cpu/winograd"):
+                continue
+            with minidl.use_backend(rung.name):
+                if rung.refusal(arrays, how):
+                    continue
+            result = rung.function(*arrays, **how)
+            assert np.array_equal(result, expected), (op, rung.name)
+            assert is_stored_right(result) and result.dtype == dtype, (op, rung.name)
+        assert all(a is None or np.array_equal(a, b) for a, b in zip(arrays, before, strict=True))
+
+
+@QUICK
+@given(st.integers(1, 3), st.integers(1, 6), st.integers(1, 14), st.integers(1, 11), st.integers(1, 5), st.integers(0, 99),
+       st.sampled_from([winograd.BLOCK, 1]))
+def test_winograd_equals_the_generic_one_up_to_its_rounding(N, C, H, W, O, seed, block):
+    """Also with blocks of one row of tiles, and with so many channels for a block that it goes position by position."""
+    rng = np.random.default_rng(seed)
+    padding = tuple((int(p), int(q)) for p, q in rng.integers(1, 3, (2, 2)))
+    case = (N, C, H, W), (O, C, 3, 3), settings_of(padding=padding)
+    before = winograd.BLOCK, winograd_grad_w.LANES
+    try:
+        winograd.BLOCK, winograd_grad_w.LANES = block, block
+        for op, arrays, how in calls(*case, "float32", rng.standard_normal, bias=seed % 2):
+            expected = on("generic/im2col", op, [None if a is None else a.astype(float) for a in arrays], how)
+            for name, factor in (("cpu/winograd_2x2", 20), ("cpu/winograd_4x4", 200)):
+                error = np.abs(on(name, op, arrays, how) - expected).max()
+                # the sums that are rounded: as large as the sum of |terms|, times what the transforms blow up and cancel again
+                terms = [None if a is None else np.abs(a).astype(float) for a in arrays]
+                allowed = factor * np.finfo(np.float32).eps * on("generic/im2col", op, terms, how).max()
+                assert error <= allowed, (op, name, error, allowed)
+    finally:
+        winograd.BLOCK, winograd_grad_w.LANES = before
+
+
+@pytest.mark.parametrize("name, bound", [("cpu/im2col_blocked", 4e-6), ("cpu/winograd_2x2", 2e-5), ("cpu/winograd_4x4", 8e-5)])
+def test_rounding_for_outputs_of_size_one(name, bound):
+    """The figures that winograd.py states."""
+    rng = np.random.default_rng(0)
+    values = rng.standard_normal
+    for op, arrays, how in calls((2, 128, 14, 14), (64, 128, 3, 3), settings_of(padding=((1, 1), (1, 1))), "float32", values, bias=False):
+        expected = on("generic/im2col", op, [a.astype(float) for a in arrays if a is not None] + [None] * (len(arrays) == 3), how)
+        error = np.abs(on(name, op, arrays, how) - expected).max() / expected.std()
+        assert error <= bound, (op, error)
+
+
+LARGE = {  # enough work for several blocks and lanes
+    "products": ((6, 48, 17, 16), (64, 48, 1, 1), settings_of()),
+    "products, stride 2": ((6, 96, 33, 32), (64, 96, 1, 1), settings_of((2, 2))),
+    "stem": ((5, 3, 65, 64), (32, 3, 7, 7), settings_of((2, 2), ((3, 3), (3, 3)))),
+    "1×7": ((5, 32, 17, 17), (48, 32, 1, 7), settings_of(padding=((0, 0), (3, 3)))),
+    "5×5": ((5, 16, 28, 28), (32, 16, 5, 5), settings_of(padding=((2, 2), (2, 2)))),
+    "col2im": ((5, 32, 29, 28), (48, 32, 3, 3), settings_of((2, 2), ((1, 1), (1, 1)))),
+    "groups": ((5, 32, 28, 28), (64, 8, 3, 3), settings_of(padding=((1, 1), (1, 1)), groups=4)),
+    "depthwise": ((5, 64, 28, 28), (64, 1, 3, 3), settings_of((1, 1), ((1, 1), (1, 1)), groups=64)),
+    "winograd": ((5, 64, 28, 27), (48, 64, 3, 3), settings_of(padding=((1, 1), (1, 1)))),
+    "winograd, many channels": ((3, 256, 14, 14), (256, 256, 3, 3), settings_of(padding=((1, 1), (1, 1)))),
+}
+
+
+@pytest.mark.parametrize("case", LARGE)
+def test_the_same_bits_for_any_number_of_threads(case):
+    for op, arrays, how in calls(*LARGE[case], "float32", np.random.default_rng(1).standard_normal):
+        results = []
+        for threads in (1, 2, 3):
+            minidl.set_num_threads(threads)
+            results.append(on("cpu", op, arrays, how).tobytes())
+        assert results[0] == results[1] == results[2], (case, op)
+
+
+@pytest.mark.parametrize("case", LARGE)
+def test_many_blocks_equal_the_generic_one(case):
+    for op, arrays, how in calls(*LARGE[case], "float32", integers(2)):
+        result, expected = on("cpu", op, arrays, how), on("generic/im2col", op, [a if a is None else a.astype(float) for a in arrays], how)
+        if "winograd" in case:
+            assert np.abs(result - expected).max() <= 1e-4 * np.abs(expected).max(), (case, op)
+        else:
+            assert np.array_equal(result, expected), (case, op)
+
+
+def test_blocks_cover_everything_once():
+    for N in (0, 1, 2, 5, 8):
+        for rows in (1, 3, 7, 56):
+            for row_bytes in (1, 1000, 10**6, 10**8):
+                for work in (0, 10**7, 10**12):
+                    seen = np.zeros((N, rows), int)
+                    for block in conv_blocks.blocks(N, rows, row_bytes, work):
+                        seen[block] += 1
+                    assert (seen == 1).all()
+
+
+def test_the_chooser_says_why():
+    x, w = np.zeros((8, 64, 56, 56), "f4"), np.zeros((64, 64, 3, 3), "f4")
+    how = settings_of(padding=((1, 1), (1, 1)))
+    assert "runs on cpu/winograd_4x4" in explain("conv2d", x, w, None, **how)
+    assert "float32: its rounding" in explain("conv2d", x.astype(float), w.astype(float), None, **how)
+    with minidl.use_winograd(False):
+        said = explain("conv2d", x, w, None, **how)
+        assert "runs on cpu/im2col_blocked" in said and "switched off by use_winograd(False)" in said
+    assert "runs on cpu/products" in explain("conv2d", x, w[:, :, :1, :1], None, **settings_of())
+    assert "3 channels: transforms" in explain("conv2d", x[:, :3], w[:, :3], None, **how)
+
+
+def test_a_forced_rung_runs_where_it_can_though_it_is_not_worth_it():
+    op, arrays, how = calls((1, 2, 5, 5), (3, 2, 3, 3), settings_of(), "float32", integers(3))[0]
+    assert np.allclose(on("cpu/winograd_2x2", op, arrays, how), on("generic", op, arrays, how), atol=1e-4)
+    with pytest.raises(minidl.MinidlError, match="for 3×3 kernels of stride 1"):
+        on("cpu/winograd_2x2", op, arrays, how | {"stride": (2, 2)})
+
+
+@pytest.mark.parametrize("x_shape", [(0, 3, 8, 8), (2, 0, 8, 8)])
+def test_nothing_to_compute_is_left_to_the_generic_one(x_shape):
+    for op, arrays, how in calls(x_shape, (4, x_shape[1], 3, 3), settings_of(), "float32", np.zeros):
+        assert on(None, op, arrays, how).shape == on("generic", op, arrays, how).shape
+
+
+@pytest.mark.parametrize("a, b", [((700, 70), (70, 60)), ((8, 300), (300, 900)), ((5, 60, 70), (5, 70, 80)), ((4, 3, 60, 70), (70, 90)),
+                                  ((2, 3, 60, 70), (3, 70, 80)), ((70,), (70, 3000)), ((3000, 70), (70,)), ((2, 3), (3, 4))])
+def test_products_in_slices(a, b):
+    draw = integers(4)
+    a, b = draw(a).astype("f4"), draw(b).astype("f4")
+    results = []
+    for threads in (1, 2, 3):
+        minidl.set_num_threads(threads)
+        results.append(on("cpu/sliced", "matmul", (a, b), {}))
+        assert np.array_equal(results[-1], np.matmul(a, b)) and results[-1].dtype == a.dtype
+        turned = on("cpu/sliced", "matmul", (a, np.ascontiguousarray(b.T).T), {})
+        assert np.array_equal(turned, np.matmul(a, b))
+
+
+def test_the_rungs_are_what_their_names_say():
+    """A ladder with a rung missing, or twice the same, would go unnoticed: results agree."""
+    assert RUNGS == ["cpu/products", "cpu/winograd_4x4", "cpu/winograd_2x2", "cpu/depthwise", "cpu/im2col_blocked"]
+    modules = {name: rung for name, rung, *_ in choose.LADDER}
+    assert modules["cpu/products"] is products and modules["cpu/im2col_blocked"] is im2col_blocked
+    for op in OPS:
+        assert [i.name for i in IMPLEMENTATIONS[op] if i.backend == "cpu"] == RUNGS
