@@ -97,8 +97,8 @@ def checked(shapes, where):
     return shapes
 
 
-def measure(kernel, candidates, run, like, rounds=5):
-    """Time run(shape) for every candidate on this device, keep the quickest in the device's table; [(shape, seconds)], best first.
+def measure(kernel, candidates, run, like, rounds=5, store=True):
+    """Time run(shape) for every candidate on this device, keep the quickest in the device's table; [(shape, seconds, why not)].
 
     A candidate that cannot run (too much shared memory, say) is left out.
     """
@@ -111,7 +111,7 @@ def measure(kernel, candidates, run, like, rounds=5):
             continue
         times.append((shape, min(_timed(module, run, shape) for _ in range(rounds)), ""))
     times.sort(key=lambda row: row[1])
-    if times[0][1] < float("inf"):
+    if store and times[0][1] < float("inf"):
         keep(device_name(like), kernel, times[0][0])
     return times
 
