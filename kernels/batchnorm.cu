@@ -127,11 +127,15 @@ __device__ __forceinline__ void tile_statistics(const float* __restrict__ x, flo
   }
 }
 
+// v2, the idea: a tile of rows a block, one channel a thread; neighbours read neighbours.
+// Bytes: one pass in. Operations: 6 per element. Share of the copy rate: not yet measured.
 extern "C" __global__ void norm_statistics_v2_tile(const float* __restrict__ x, float* __restrict__ part_mean, float* __restrict__ part_m2,
                                                    int R, int C, int rows_of_tile) {
   tile_statistics<1>(x, part_mean, part_m2, R, C, rows_of_tile);
 }
 
+// v3, the idea: four channels a thread, 16 bytes a load, ROWS_IN_FLIGHT loads before the first is used.
+// Bytes: one pass in. Operations: 6 per element. Share of the copy rate: not yet measured.
 extern "C" __global__ void norm_statistics_v3_float4(const float* __restrict__ x, float* __restrict__ part_mean,
                                                      float* __restrict__ part_m2, int R, int C, int rows_of_tile) {
   tile_statistics<4>(x, part_mean, part_m2, R, C, rows_of_tile);
@@ -190,20 +194,25 @@ __device__ __forceinline__ void tile_apply(const float* __restrict__ x, const fl
   }
 }
 
+// v2, the idea: one channel a thread, whose mean and scale stay in registers for all its rows.
+// Bytes: one pass in, one out, one more in with add. Operations: 2 to 4 per element. Share of the copy rate: not yet measured.
 extern "C" __global__ void norm_apply_v2_tile(const float* __restrict__ x, const float* __restrict__ mean, const float* __restrict__ var,
                                               const float* __restrict__ w, const float* __restrict__ b, const float* __restrict__ add,
                                               float* __restrict__ y, float eps, int with_relu, int R, int C, int G, int rows_of_tile) {
   tile_apply<1>(x, mean, var, w, b, add, y, eps, with_relu, R, C, G, rows_of_tile);
 }
 
+// v3, the idea: the same, four channels a thread, 16 bytes a load and a store.
+// Bytes: one pass in, one out, one more in with add. Operations: 2 to 4 per element. Share of the copy rate: not yet measured.
 extern "C" __global__ void norm_apply_v3_float4(const float* __restrict__ x, const float* __restrict__ mean, const float* __restrict__ var,
                                                 const float* __restrict__ w, const float* __restrict__ b, const float* __restrict__ add,
                                                 float* __restrict__ y, float eps, int with_relu, int R, int C, int G, int rows_of_tile) {
   tile_apply<4>(x, mean, var, w, b, add, y, eps, with_relu, R, C, G, rows_of_tile);
 }
 
-// The running averages after a batch: running ← (1 − momentum) · running + momentum · new, the variance times n / (n − 1).
 // grid (ceil(C / blockDim.x))
+// The idea: both averages in one launch: running ← (1 − momentum) · running + momentum · new, the variance times n / (n − 1).
+// Bytes: 24·C. Operations: 7 per channel. Share of the copy rate: not yet measured.
 extern "C" __global__ void norm_running_averages(const float* __restrict__ mean, const float* __restrict__ var,
                                                  float* __restrict__ running_mean, float* __restrict__ running_var, float momentum,
                                                  float unbias, int C) {

@@ -31,7 +31,8 @@ __device__ __forceinline__ void sgd(float& p, float g, float& v, bool remembers,
   p -= rule.lr * g;
 }
 
-// SGD. numbers: lr, momentum, weight_decay, share of the new gradient (1 − dampening, 1 the first time), sign (−1 to maximise), nesterov.
+// The idea: SGD for all parameters in one launch. numbers: lr, momentum, weight_decay, share of the new gradient (1 − dampening,
+// 1 the first time), sign (−1 to maximise), nesterov.
 // Bytes per element: 12 (read p and g, write p), 20 with momentum. Share of the copy rate: not yet measured.   grid (B)
 extern "C" __global__ void sgd_all_parameters(float* base, const unsigned long long* __restrict__ table,
                                               const long long* __restrict__ pieces, const double* __restrict__ numbers) {
@@ -69,8 +70,9 @@ __device__ __forceinline__ void adam(float& p, float g, float& mean, float& squa
   p -= mean / (sqrtf(seen) / rule.root + rule.eps) * rule.step;
 }
 
-// Adam and AdamW, with amsgrad where the fifth address is given. numbers: lr / seen₁, 1 − β₁, β₂, 1 − β₂, eps, weight_decay,
-// shrink, √seen₂, sign.  Bytes per element: 28 (read p, g, m, v; write p, m, v). Share of the copy rate: not yet measured.   grid (B)
+// The idea: Adam and AdamW for all parameters in one launch, amsgrad where the fifth address is given. numbers: lr / seen₁,
+// 1 − β₁, β₂, 1 − β₂, eps, weight_decay, shrink, √seen₂, sign.
+// Bytes per element: 28 (read p, g, m, v; write p, m, v). Share of the copy rate: not yet measured.   grid (B)
 extern "C" __global__ void adam_all_parameters(float* base, const unsigned long long* __restrict__ table,
                                                const long long* __restrict__ pieces, const double* __restrict__ numbers) {
   long long parameter = pieces[blockIdx.x * 3], first = pieces[blockIdx.x * 3 + 1], count = pieces[blockIdx.x * 3 + 2];

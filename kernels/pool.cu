@@ -84,12 +84,16 @@ __device__ __forceinline__ void max_pool(const float* __restrict__ x, float* __r
   for (int k = 0; k < WIDTH; k++) indices[place.at + k] = where[k];
 }
 
+// v1, the idea: a thread per channel of an output pixel goes over its window.
+// Bytes: 4·x in, 8·y out. Operations: 2 comparisons per cell. Share of the copy rate: not yet measured.
 extern "C" __global__ void max_pool2d_v1_thread_per_output(const float* __restrict__ x, float* __restrict__ y, int* __restrict__ indices,
                                                            int N, int C, int H, int W, int OH, int OW, int KH, int KW, int stride_h,
                                                            int stride_w, int pad_h, int pad_w, int dilation_h, int dilation_w) {
   max_pool<1>(x, y, indices, N, C, {H, OH, KH, stride_h, pad_h, dilation_h}, {W, OW, KW, stride_w, pad_w, dilation_w});
 }
 
+// v2, the idea: four channels a thread, 16 bytes a load: a quarter of the index arithmetic.
+// Bytes: 4·x in, 8·y out. Operations: 2 comparisons per cell. Share of the copy rate: not yet measured.
 extern "C" __global__ void max_pool2d_v2_float4(const float* __restrict__ x, float* __restrict__ y, int* __restrict__ indices, int N, int C,
                                                 int H, int W, int OH, int OW, int KH, int KW, int stride_h, int stride_w, int pad_h,
                                                 int pad_w, int dilation_h, int dilation_w) {
@@ -117,6 +121,8 @@ __device__ __forceinline__ void max_pool_grad(const float* __restrict__ grad_y, 
   store_pack<WIDTH>(grad_x + place.at, sum);
 }
 
+// v1, the idea: a thread per channel of a pixel asks every window that holds it who won.
+// Bytes: 8·y in, 4·x out. Operations: 2 per pixel and window. Share of the copy rate: not yet measured.
 extern "C" __global__ void max_pool2d_grad_x_v1_thread_per_pixel(const float* __restrict__ grad_y, const int* __restrict__ indices,
                                                                  float* __restrict__ grad_x, int N, int C, int H, int W, int OH, int OW,
                                                                  int KH, int KW, int stride_h, int stride_w, int pad_h, int pad_w,
@@ -124,6 +130,8 @@ extern "C" __global__ void max_pool2d_grad_x_v1_thread_per_pixel(const float* __
   max_pool_grad<1>(grad_y, indices, grad_x, N, C, {H, OH, KH, stride_h, pad_h, dilation_h}, {W, OW, KW, stride_w, pad_w, dilation_w});
 }
 
+// v2, the idea: the same for four channels a thread.
+// Bytes: 8·y in, 4·x out. Operations: 2 per pixel and window. Share of the copy rate: not yet measured.
 extern "C" __global__ void max_pool2d_grad_x_v2_float4(const float* __restrict__ grad_y, const int* __restrict__ indices,
                                                        float* __restrict__ grad_x, int N, int C, int H, int W, int OH, int OW, int KH,
                                                        int KW, int stride_h, int stride_w, int pad_h, int pad_w, int dilation_h,
@@ -161,12 +169,16 @@ __device__ __forceinline__ void avg_pool(const float* __restrict__ x, float* __r
   store_pack<WIDTH>(y + place.at, sum);
 }
 
+// v1, the idea: a thread per channel of an output pixel adds up its window.
+// Bytes: 4·x in, 4·y out. Operations: 1 per cell. Share of the copy rate: not yet measured.
 extern "C" __global__ void avg_pool2d_v1_thread_per_output(const float* __restrict__ x, float* __restrict__ y, int N, int C, int H, int W,
                                                            int OH, int OW, int KH, int KW, int stride_h, int stride_w, int pad_h, int pad_w,
                                                            int count_include_pad, float divisor) {
   avg_pool<1>(x, y, N, C, {H, OH, KH, stride_h, pad_h, 1}, {W, OW, KW, stride_w, pad_w, 1}, count_include_pad, divisor);
 }
 
+// v2, the idea: four channels a thread, 16 bytes a load.
+// Bytes: 4·x in, 4·y out. Operations: 1 per cell. Share of the copy rate: not yet measured.
 extern "C" __global__ void avg_pool2d_v2_float4(const float* __restrict__ x, float* __restrict__ y, int N, int C, int H, int W, int OH,
                                                 int OW, int KH, int KW, int stride_h, int stride_w, int pad_h, int pad_w,
                                                 int count_include_pad, float divisor) {
@@ -192,12 +204,16 @@ __device__ __forceinline__ void avg_pool_grad(const float* __restrict__ grad_y, 
   store_pack<WIDTH>(grad_x + place.at, sum);
 }
 
+// v1, the idea: a thread per channel of a pixel adds up its shares of the windows that hold it.
+// Bytes: 4·y in, 4·x out. Operations: 2 per pixel and window. Share of the copy rate: not yet measured.
 extern "C" __global__ void avg_pool2d_grad_x_v1_thread_per_pixel(const float* __restrict__ grad_y, float* __restrict__ grad_x, int N, int C,
                                                                  int H, int W, int OH, int OW, int KH, int KW, int stride_h, int stride_w,
                                                                  int pad_h, int pad_w, int count_include_pad, float divisor) {
   avg_pool_grad<1>(grad_y, grad_x, N, C, {H, OH, KH, stride_h, pad_h, 1}, {W, OW, KW, stride_w, pad_w, 1}, count_include_pad, divisor);
 }
 
+// v2, the idea: the same for four channels a thread.
+// Bytes: 4·y in, 4·x out. Operations: 2 per pixel and window. Share of the copy rate: not yet measured.
 extern "C" __global__ void avg_pool2d_grad_x_v2_float4(const float* __restrict__ grad_y, float* __restrict__ grad_x, int N, int C, int H,
                                                        int W, int OH, int OW, int KH, int KW, int stride_h, int stride_w, int pad_h,
                                                        int pad_w, int count_include_pad, float divisor) {

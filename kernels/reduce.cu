@@ -60,7 +60,7 @@ __device__ __forceinline__ void merge_threads(Extreme& own, float* values, int* 
   }
 }
 
-// v1. Idea: one thread, n numbers in order. Bytes: 4 per number in, 4 per result out. Operations: 1 per number.
+// v1, the idea: one thread, n numbers in order. Bytes: 4 per number in, 4 per result out. Operations: 1 per number.
 // Share of the copy rate: not yet measured.   grid (ceil(results / blockDim.x)), results = outer · inner
 extern "C" __global__ void sum_v1_thread_per_output(const float* __restrict__ x, float* __restrict__ y, double scale, long long results,
                                                     int n, long long inner) {
@@ -73,7 +73,7 @@ extern "C" __global__ void sum_v1_thread_per_output(const float* __restrict__ x,
   y[result] = (float)(own.value * scale);
 }
 
-// v2, rows. Idea: a block takes one part of one row, thread k every TY-th number of it; then a tree.
+// v2, rows, the idea: a block takes one part of one row, thread k every TY-th number of it; then a tree.
 // Bytes: 4 per number in. Operations: 1 per number. Share of the copy rate: not yet measured.   grid (outer, T), block (1, TY)
 extern "C" __global__ void sum_v2_rows(const float* __restrict__ x, float* __restrict__ y, double scale, int n, int n_of_part) {
   __shared__ double values[MAX_THREADS];
@@ -86,7 +86,7 @@ extern "C" __global__ void sum_v2_rows(const float* __restrict__ x, float* __res
   if (threadIdx.y == 0) y[(long long)blockIdx.x * gridDim.y + blockIdx.y] = (float)(own.value * scale);
 }
 
-// v2, columns. Idea: TX neighbouring columns and TY rows a block. Bytes: 4 per number in. Operations: 1 per number.
+// v2, columns, the idea: TX neighbouring columns and TY rows a block. Bytes: 4 per number in. Operations: 1 per number.
 // Share of the copy rate: not yet measured.   grid (ceil(inner / TX), T, outer), block (TX, TY)
 extern "C" __global__ void sum_v2_columns(const float* __restrict__ x, float* __restrict__ y, double scale, int n, int inner,
                                           int n_of_part) {
@@ -103,7 +103,10 @@ extern "C" __global__ void sum_v2_columns(const float* __restrict__ x, float* __
 }
 
 // The same three for extremes. `found` holds positions that earlier parts found (null: they are 0 to n − 1); y or positions may
-// be null. Bytes: 4 per number in, up to 12 per result out. Operations: 4 per number. Share: not yet measured.
+// be null.
+//
+// v1, the idea: one thread, n numbers in order, the first of equals stays.
+// Bytes: 4 per number in, up to 8 per result out. Operations: 4 per number. Share of the copy rate: not yet measured.
 extern "C" __global__ void extreme_v1_thread_per_output(const float* __restrict__ x, const int* __restrict__ found, float* __restrict__ y,
                                                         int* __restrict__ positions, int sign, long long results, int n, long long inner) {
   long long result = (long long)blockIdx.x * blockDim.x + threadIdx.x;
@@ -115,6 +118,8 @@ extern "C" __global__ void extreme_v1_thread_per_output(const float* __restrict_
   if (positions) positions[result] = own.index;
 }
 
+// v2, rows, the idea: as for sums, with positions: of equals the smaller one, so that the order of merging does not matter.
+// Bytes: 4 per number in. Operations: 4 per number. Share of the copy rate: not yet measured.
 extern "C" __global__ void extreme_v2_rows(const float* __restrict__ x, float* __restrict__ y, int* __restrict__ positions, int sign, int n,
                                            int n_of_part) {
   __shared__ float values[MAX_THREADS];
@@ -131,6 +136,8 @@ extern "C" __global__ void extreme_v2_rows(const float* __restrict__ x, float* _
   if (positions) positions[to] = own.index;
 }
 
+// v2, columns, the idea: TX neighbouring columns and TY rows a block, with positions.
+// Bytes: 4 per number in. Operations: 4 per number. Share of the copy rate: not yet measured.
 extern "C" __global__ void extreme_v2_columns(const float* __restrict__ x, float* __restrict__ y, int* __restrict__ positions, int sign,
                                               int n, int inner, int n_of_part) {
   __shared__ float values[MAX_THREADS];
