@@ -40,6 +40,14 @@ def commit():
     return git("rev-parse", "--short", "HEAD") + ("+changes" if git("status", "--porcelain", "--untracked-files=no") else "")
 
 
+def merged(name, rows, key):
+    """These rows, and those of an earlier result for what was not measured now; each says its own commit."""
+    path = RESULTS / f"{name}.json"
+    earlier = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
+    fresh = {row[key] for row in rows}
+    return [row for row in earlier if row[key] not in fresh] + rows
+
+
 def write(name, what, rows, floors=(), started_at=None):
     """Save and print one benchmark. `rows`: dicts with equal keys; `floors`: (claim, holds) pairs; `started_at`: the commit()
     of a run so long that there may be another one when it ends."""

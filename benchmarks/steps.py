@@ -9,7 +9,6 @@ grows in a deep network (a relu that flips), and differently in PyTorch's two or
 """
 
 import argparse
-import json
 import os
 import sys
 
@@ -25,8 +24,6 @@ GOALS = {  # network -> (settings, floor, goal): PyTorch's time in its best layo
     "inception_v3": ({"batch": 8}, 0.6, 0.9),
     "resnet20": ({"batch": 128}, 0.35, 0.7),
 }
-STEPS = 3
-ALLOWED = 1e-5, 3  # losses may differ by this share, or by so many times what PyTorch's two storage orders differ by
 WHAT = ("One training step (forward, backward, SGD with momentum and weight decay; dropout off), float32, medians of interleaved "
         "rounds in one process. ratio: PyTorch's time in its quicker storage order / minidl's. loss apart: the largest relative "
         "distance of three losses from PyTorch's / that of PyTorch's two orders from each other.")
@@ -34,13 +31,15 @@ WHAT = ("One training step (forward, backward, SGD with momentum and weight deca
 
 def measure(name, rounds, threads, **settings):
     """One row of the table, and the times of every contender and part."""
-    from minidl.bench import timing, training
+    from minidl.bench import steps, timing, training
 
     said = training.set_threads(threads)
     work, contenders = training.steps(name, **settings)
     print(f"\n{work}, threads: {said}", file=sys.stderr, flush=True)
-    losses = {key: [step()["loss"] for _ in range(STEPS)] for key, step in contenders.items()}
-    apart, own, same = compare_losses(losses)
+    losses = {key: [step()["loss"] for _ in range(steps.STEPS)] for key, step in contenders.items()}
+    apart, own, wrong = steps.compare_losses(losses)
+    if wrong:
+        print(f"WRONG: {wrong}")
     times = timing.Rounds(contenders, rounds, warm=0)
     for done, total in times:
         if sys.stderr.isatty():
@@ -49,22 +48,11 @@ def measure(name, rounds, threads, **settings):
              | {"step": timing.summary([m.seconds for m in measured])} for key, measured in times.results.items()}
     best = min((key for key in parts if key != "minidl"), key=lambda key: parts[key]["step"]["median"])
     ours, _, floor, goal = parts["minidl"], *GOALS[name]
-    ratio = parts[best]["step"]["median"] / ours["step"]["median"] if same else float("nan")
+    ratio = parts[best]["step"]["median"] / ours["step"]["median"] if not wrong else float("nan")
     row = {"network": str(work), **{f"{key} ms": parts[key]["step"]["median"] * 1e3 for key in parts}, "ratio": ratio, "floor": floor,
            "goal": goal, "spread": f"±{(ours['step']['p80'] - ours['step']['p20']) / 2 / ours['step']['median']:.0%}",
            "loss apart": f"{apart:.0e} / {own:.0e}", "threads": threads, "commit": record.commit()}
     return row, {"losses": losses, "parts": parts}
-
-
-def compare_losses(losses):
-    """(how far apart relatively, how far PyTorch's orders are from each other, whether every step's loss is close enough)."""
-    apart, own, same = 0.0, 0.0, True
-    for ours, first, second in zip(losses["minidl"], losses["torch NCHW"], losses["torch NHWC"], strict=True):
-        theirs = abs(first - second) / abs(first)
-        distance = min(abs(ours - first), abs(ours - second)) / abs(first)
-        same = same and distance <= max(ALLOWED[0], ALLOWED[1] * theirs)
-        apart, own = max(apart, distance), max(own, theirs)
-    return apart, own, same
 
 
 def detail(parts):
@@ -74,10 +62,7 @@ def detail(parts):
 
 def save(rows):
     """Write the rows; of networks that were not measured now, the earlier rows stay, each with its own commit."""
-    path = record.RESULTS / "steps.json"
-    earlier = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
-    fresh = {row["network"] for row in rows}
-    rows = [row for row in earlier if row["network"] not in fresh] + rows
+    rows = record.merged("steps", rows, "network")
     rows.sort(key=lambda row: list(GOALS).index(row["network"].partition(",")[0]))
     floors = [(f"{row['network']}: {row['floor']} of PyTorch's speed (here {row['ratio']:.2f}, goal {row['goal']})",
                row["ratio"] >= row["floor"]) for row in rows]

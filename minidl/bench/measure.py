@@ -125,7 +125,7 @@ class Run:
 
     def whole(self, case):
         """Forward and backward of the call as users make it, through Tensors; beside PyTorch's if that is asked for."""
-        contenders = {"minidl": _through_tensors(case)}
+        contenders = {"minidl": through_tensors(case)}
         if self.vs_torch:
             contenders |= torch_calls.contenders(case)
         rounds = timing.Rounds(contenders, self.rounds, most=self.most)
@@ -184,7 +184,8 @@ def row_of(case, direction, op, implementation):
             "operations": None}
 
 
-def _through_tensors(case):
+def through_tensors(case):
+    """A contender that returns (forward, backward) seconds of the call as users make it."""
     grads = []
 
     def call():
