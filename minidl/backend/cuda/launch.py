@@ -144,6 +144,12 @@ class Kernel:
                          "Pass exactly these names.")
 
 
+def reread():
+    """Forget every source text and every compiled kernel: files have changed since they were read."""
+    for cached in (text_of, kernel, compiled):
+        cached.cache_clear()
+
+
 @functools.cache
 def compiled(module, key, file, options):
     """The module of one file with these options: CuPy's or the stand-in's RawModule, or the CPU runner's for NumPy."""

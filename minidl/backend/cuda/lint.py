@@ -15,7 +15,7 @@ import re
 
 import numpy as np
 
-from minidl.backend.cuda.launch import kernel, running
+from minidl.backend.cuda.launch import kernel, reread, running
 from minidl.backend.cuda.nvrtc import ARCHITECTURES, resources
 from minidl.backend.cuda.signature import TYPES, signatures
 from minidl.backend.cuda.source import text_of
@@ -95,11 +95,13 @@ def launch_lines(text):
 
 def compiled(file, options=(), architectures=ARCHITECTURES, disassemble=True):
     """{architecture: {kernel: Resources}}; raises with the compiler's words if it does not compile."""
+    reread()
     return {arch: resources(str(file), options, arch, disassemble) for arch in architectures}
 
 
 def checked(file, defines=None, mode="check", order="forward"):
     """[(kernel, sizes, None or the error)] for every launch line of a file, every combination of its sizes."""
+    reread()
     text, results = text_of(str(file)), []
     known = signatures(text)
     for name, lines in launch_lines(text).items():

@@ -1,0 +1,149 @@
+"""`minidl kernels`: list, run, step and lint, and what they say where something is missing."""
+
+import shutil
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from minidl.backend.cuda import launch, nvrtc, on_cpu_build, on_cpu_step
+from minidl.cli import main
+from minidl.commands import kernel_cases
+from minidl.commands.kernels import known_kernels
+
+needs_gxx = pytest.mark.skipif(bool(on_cpu_build.why_no_compiler()), reason="NO KERNEL IS RUN HERE: g++ is missing")
+needs_nvrtc = pytest.mark.skipif(bool(nvrtc.why_no_compiler()), reason=f"NO KERNEL IS COMPILED HERE: {nvrtc.why_no_compiler()}")
+
+MINE = """// launch axpy: n = 1 31 32 33 1000; grid = (n + 255) / 256; block = 256; x[n] y[n]; a = 2
+extern "C" __global__ void axpy(const float* __restrict__ x, float* y, float a, int n) {
+  int i = blockIdx.x * blockDim.x + threadIdx.x;
+  if (i < n) y[i] += a * x[i];
+}
+"""
+
+
+def minidl(*words):
+    return CliRunner().invoke(main, ["kernels", *map(str, words)])
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "mine.cu"
+    path.write_text(MINE)
+    return path
+
+
+def test_list_shows_every_kernel_with_its_idea_and_place():
+    result = minidl("list")
+    assert result.exit_code == 0
+    lines = result.stdout.splitlines()
+    assert [line.split()[0] for line in lines] == known_kernels()
+    assert all("kernels/" in line and ".cu:" in line and len(line.split()) > 2 for line in lines)
+    assert [line.split()[0] for line in minidl("list", "norm_merge").stdout.splitlines()] == ["norm_merge"]
+    assert minidl("list", "no-such").exit_code == 2
+
+
+@needs_gxx
+def test_run_tries_a_kernel_on_the_registrys_examples():
+    result = minidl("run", "im2col", "--check")
+    assert result.exit_code == 0 and "all is well" in result.stderr
+    assert "cuda/im2col" in result.stdout and "grid" in result.stdout and "error" in result.stdout
+    result = minidl("run", "norm_merge", "--order", "random")
+    assert result.exit_code == 0 and "batch_norm_train" in result.stdout
+
+
+@needs_gxx
+def test_run_notices_a_wrong_number_and_a_broken_rule(monkeypatch):
+    right = kernel_cases.distance
+    monkeypatch.setattr(kernel_cases, "distance", lambda a, b: right(a, b) + 0.5)
+    result = minidl("run", "im2col")
+    assert result.exit_code == 1 and "WRONG" in result.stdout and "failed" in result.stderr
+    monkeypatch.undo()
+
+    def broken(kernel, grid, block, *_):
+        if kernel.name == "im2col" and launch.NUMPY["mode"] == "check":
+            raise on_cpu_build.KernelError("im2col: an access outside of its array.")
+
+    launch.WATCHERS.append(broken)
+    try:
+        result = minidl("run", "im2col", "--check")
+    finally:
+        launch.WATCHERS.remove(broken)
+    assert result.exit_code == 1 and "outside of its array" in result.stdout
+
+
+def test_names_that_do_not_exist():
+    result = minidl("run", "norm_merg")
+    assert result.exit_code == 2 and "Did you mean norm_merge" in result.stderr
+    assert minidl("step", "norm_merg").exit_code == 2
+    for option, value in (("--block", "a"), ("--thread", "1,2,3,4"), ("--thread", "-1")):
+        assert minidl("step", "norm_merge", option, value).exit_code == 2
+
+
+@needs_gxx
+@pytest.mark.slow
+@pytest.mark.skipif(bool(on_cpu_step.why_no_gdb()), reason="gdb is missing")
+def test_step_stops_in_the_thread_that_was_asked_for():
+    result = minidl("step", "norm_merge", "--block", "1", "--thread", "3", "-c", "next; print threadIdx.x; print blockIdx.x")
+    assert result.exit_code == 0, result.output
+    assert "$1 = 3" in result.stdout and "$2 = 1" in result.stdout and "batchnorm.cu" in result.stdout
+
+
+def test_what_is_missing_is_said(monkeypatch, file):
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    on_cpu_build.compiler.cache_clear()
+    try:
+        result = minidl("step", "norm_merge")
+    finally:
+        monkeypatch.undo()
+        on_cpu_build.compiler.cache_clear()
+    assert result.exit_code == 1 and "apt install g++" in result.stderr
+    monkeypatch.setattr(nvrtc, "why_no_compiler", lambda: "NVIDIA's compiler is not installed (extra: kernels)")
+    result = minidl("lint", file)
+    assert result.exit_code == 1 and "Install the extra `kernels`" in result.stderr and "Traceback" not in result.output
+
+
+@needs_nvrtc
+@needs_gxx
+def test_lint_compiles_counts_and_runs(file):
+    result = minidl("lint", file)
+    assert result.exit_code == 0, result.output
+    assert "sm_80  axpy: " in result.stdout and "sm_90  axpy: " in result.stdout and "registers" in result.stdout
+    assert "5 launches, 0 broke a rule" in result.stdout
+    assert bool(nvrtc.why_no_disassembler()) or "multiply-add" in result.stdout
+
+
+@needs_nvrtc
+@needs_gxx
+def test_lint_finds_what_is_wrong(file):
+    file.write_text(MINE.replace("if (i < n) ", ""))
+    result = minidl("lint", file, "--arch", "sm_90")
+    assert result.exit_code == 1 and "outside of its array" in result.stdout and "mine.cu:4" in result.stdout
+    file.write_text(MINE.replace("y[i] +=", "z[i] +="))
+    result = minidl("lint", file)
+    assert result.exit_code == 1 and 'identifier "z" is undefined' in result.stderr and "mine.cu(4)" in result.stderr
+    file.write_text(MINE.partition("\n")[2])
+    result = minidl("lint", file, "--arch", "sm_90")
+    assert result.exit_code == 0 and "no `// launch` line" in result.stderr
+    assert minidl("lint", file, "-D", "BM=$(reboot)").exit_code == 2
+    assert minidl("lint", file.with_name("missing.cu")).exit_code == 2
+
+
+@needs_nvrtc
+@pytest.mark.parametrize("line, says", [
+    ("n = 1; grid = n", "grid and block are missing"), ("n = 1; grid = m; block = 1; x[n] y[n]; a = 2", "'m' has no value"),
+    ("n = 1; grid = n; block = 1; x[n] y[n]", "float a has no value"), ("n = 1; grid = n; block = 1; what", "neither an array"),
+    ("n = 1; grid = __import__('os'); block = 1; x[n] y[n]; a = 2", "has no value"),
+    ("n = 0; grid = 1 / n; block = 1; x[1] y[1]; a = 2", "has no value"),
+])
+def test_launch_lines_that_cannot_be_read(file, line, says):
+    file.write_text("// launch axpy: " + line + "\n" + MINE.partition("\n")[2])
+    result = minidl("lint", file, "--arch", "sm_90")
+    assert result.exit_code == 1 and says in result.output and "Traceback" not in result.output
+
+
+def test_help_is_complete():
+    for words in ([], ["list"], ["run"], ["step"], ["lint"]):
+        result = minidl(*words, "--help")
+        assert result.exit_code == 0 and len(result.stdout) > 150
+    assert isinstance(main.get_command(click.Context(main), "kernels"), click.Group)
