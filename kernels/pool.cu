@@ -46,17 +46,16 @@ struct Axis {
   }
 };
 
-// Which channels of which pixel a thread has: pixels are numbered n, row, column.
+// Which channels of which pixel a thread has: pixels are numbered n, row, column. In 32 bits, because dividing 64-bit numbers
+// takes a hundred instructions: the launcher refuses images of 2³¹ numbers and more.
 struct Place {
   int c, column, row, image;
   long long at;  // where its number lies: pixel · C + c
 
   __device__ __forceinline__ Place(int C, int rows, int columns, int width) {
-    long long thread = (long long)blockIdx.x * blockDim.x + threadIdx.x;
-    int packs = C / width;
-    long long pixel = thread / packs;
-    c = (int)(thread % packs) * width, at = pixel * C + c;
-    column = (int)(pixel % columns), row = (int)(pixel / columns % rows), image = (int)(pixel / columns / rows);
+    unsigned thread = blockIdx.x * blockDim.x + threadIdx.x, packs = C / width, pixel = thread / packs, line = pixel / columns;
+    c = (thread - pixel * packs) * width, at = (long long)pixel * C + c;
+    column = pixel - line * columns, image = line / rows, row = line - image * rows;
   }
 };
 
@@ -143,8 +142,8 @@ extern "C" __global__ void max_pool2d_grad_x_v2_float4(const float* __restrict__
 // Share of the copy rate: not yet measured.   grid (ceil(N·OH·OW·C / blockDim.x)); PIXELS = H·W, WINDOWS = OH·OW
 extern "C" __global__ void max_pool2d_at(const float* __restrict__ x, const int* __restrict__ indices, float* __restrict__ y, int N, int C,
                                          int PIXELS, int WINDOWS) {
-  long long at = (long long)blockIdx.x * blockDim.x + threadIdx.x, image = at / C / WINDOWS;
-  if (image < N) y[at] = x[(image * PIXELS + indices[at]) * C + at % C];
+  unsigned at = blockIdx.x * blockDim.x + threadIdx.x, window = at / C, image = window / WINDOWS;
+  if (image < N) y[at] = x[((long long)image * PIXELS + indices[at]) * C + (at - window * C)];
 }
 
 // Idea: the window's cells in reading order, then one division. Bytes: 4·(x + y). Operations: 1 per cell. Share: not yet measured.

@@ -1,6 +1,7 @@
 """What the kernel tests share: running a launcher on NumPy arrays, drawing inputs, comparing with float64."""
 
 import numpy as np
+import pytest
 
 import minidl.backend.cuda.normalize
 import minidl.backend.cuda.optim
@@ -10,8 +11,10 @@ import minidl.backend.cuda.scatter
 import minidl.backend.cuda.softmax  # noqa: F401 - importing the launchers registers them
 from minidl.backend import IMPLEMENTATIONS
 from minidl.backend.cuda.launch import running
+from minidl.backend.cuda.on_cpu_build import why_no_compiler
 from minidl.backend.layout import empty
 
+NEEDS_COMPILER = pytest.mark.skipif(bool(why_no_compiler()), reason=f"KERNELS ARE NOT RUN HERE: {why_no_compiler()}")
 ORDERS = ("forward", "reverse", "random")
 EPS = np.finfo(np.float32).eps
 WAYS = [("check", "forward"), *(("fast", order) for order in ORDERS)]  # how every case is run

@@ -2,11 +2,13 @@
 
 import numpy as np
 import pytest
-from launched import EPS, ORDERS, WAYS, assert_close, assert_same_bits, drawn, launch, wide
+from launched import EPS, NEEDS_COMPILER, ORDERS, WAYS, assert_close, assert_same_bits, drawn, launch, wide
 
 from minidl.backend import generic
 from minidl.backend.cuda import launch as launching
 from minidl.backend.cuda.normalize import Shape, gradients, running_averages
+
+pytestmark = NEEDS_COMPILER
 
 SMALL = [(1, 4, 3, 3), (2, 1, 31, 1), (3, 33, 4, 2), (2, 32, 3, 5), (33, 31), (32, 8), (2, 132, 5, 3)]  # ragged: C and N·H·W around 32
 LAYERS = [(2, 64, 28, 28), (2, 256, 14, 14), (1, 3, 112, 112)]                                           # a small batch of ResNet's layers

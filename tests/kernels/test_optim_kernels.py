@@ -2,12 +2,14 @@
 
 import numpy as np
 import pytest
-from launched import EPS, WAYS, assert_close, assert_same_bits, drawn, launch
+from launched import EPS, NEEDS_COMPILER, WAYS, assert_close, assert_same_bits, drawn, launch
 
 from minidl.backend.cuda import launch as launching
 from minidl.backend.cuda.optim import PIECE, RULES, in_one_array
 from minidl.backend.layout import flat
 from minidl.optim import SGD, Adam
+
+pytestmark = NEEDS_COMPILER
 
 SIZES = [(1,), (31,), (32,), (33,), (4, 3, 3, 2), (7, 5), (PIECE + 5,)]
 SGD_PLAIN = {"lr": 0.1, "momentum": 0.0, "weight_decay": 0.0, "nesterov": False, "maximize": False, "share": 1}

@@ -3,9 +3,11 @@
 import launched
 import numpy as np
 import pytest
-from launched import EPS, ORDERS, WAYS, assert_close, assert_same_bits, drawn, launch
+from launched import EPS, NEEDS_COMPILER, ORDERS, WAYS, assert_close, assert_same_bits, drawn, launch
 
 from minidl.backend import generic, reference
+
+pytestmark = NEEDS_COMPILER
 
 WINDOWS = [  # x, then kernel, stride, padding, dilation, size
     ((2, 4, 6, 5), ((2, 2), (2, 2), (0, 0), (1, 1), (3, 2))),

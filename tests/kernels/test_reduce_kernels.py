@@ -2,11 +2,13 @@
 
 import numpy as np
 import pytest
-from launched import EPS, ORDERS, WAYS, assert_close, assert_same_bits, drawn, launch
+from launched import EPS, NEEDS_COMPILER, ORDERS, WAYS, assert_close, assert_same_bits, drawn, launch
 
 from minidl.backend.cuda import launch as launching
 from minidl.backend.cuda.reduce import geometry, runs
 from minidl.backend.cuda.scatter import add_sorted
+
+pytestmark = NEEDS_COMPILER
 
 SHAPES = [((5,), (0,)), ((3, 31), (1,)), ((2, 300), (1,)), ((33, 257), (0,)), ((300, 33), (0,)), ((1, 5000), (1,)), ((5000, 3), (0,)),
           ((2, 3, 4), (0, 2)), ((2, 6, 5, 7), (0, 2, 3)), ((2, 6, 5, 7), (1,)), ((2, 36, 12, 9), (2, 3)), ((2, 6, 5, 7), (0, 1, 2, 3)),

@@ -2,12 +2,14 @@
 
 import numpy as np
 import pytest
-from launched import EPS, ORDERS, WAYS, assert_close, assert_same_bits, drawn, launch
+from launched import EPS, NEEDS_COMPILER, ORDERS, WAYS, assert_close, assert_same_bits, drawn, launch
 
 import minidl
 from minidl.backend import generic
 from minidl.backend.cuda import launch as launching
 from minidl.backend.cuda import softmax as launchers
+
+pytestmark = NEEDS_COMPILER
 
 SHAPES = [((3, 1), 1), ((5, 31), 1), ((33, 32), 1), ((2, 33), 1), ((2, 1000), 1), ((3, 1025), 1), ((2, 3, 4), 0), ((2, 5, 33), 1),
           ((2, 6, 3, 5), 1), ((2, 3, 4, 2), 2), ((31, 2), 0)]

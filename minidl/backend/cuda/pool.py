@@ -2,6 +2,7 @@
 a thread: four channels where their number allows it, else one.
 """
 
+import math
 from functools import partial
 
 import numpy as np
@@ -12,6 +13,7 @@ from minidl.backend.cuda.geometry import THREADS, aligned, ceil_div, only_float3
 from minidl.backend.layout import empty, stored
 
 ADAPTIVE = {"kernel": (0, 0), "stride": (1, 1), "padding": (0, 0)}  # kernel 0: windows that cut the image into `size` parts
+MOST = 2**31 - 1 - THREADS                                             # numbers that 32 bits can count, a block too many included
 RUNGS = {4: "v2_float4", 1: "v1_thread_per_"}  # + output forward, pixel backward
 
 
@@ -20,15 +22,23 @@ def rung(op, width, backward):
     return f"{op}_{RUNGS[width]}" + ("" if width == 4 else "pixel" if backward else "output")
 
 
-def accepts(x, *others, width=1):
-    """"" or why the kernels cannot take this image."""
+def accepts(x, size=None, x_shape=None, width=1):
+    """"" or why the kernels cannot take this image; `size` and x_shape: how large the other image is."""
     if x.ndim != 4:
         return "images have four axes"
+    other = math.prod(x_shape) if x_shape else x.shape[0] * x.shape[1] * math.prod(size or (1,))
+    if max(x.size, other) > MOST:
+        return "more than 2³¹ numbers in an image array"
     reason = only_float32(x)
     if reason or width == 1:
         return reason
     return NotFor("16-byte loads need a multiple of 4 channels") if x.shape[1] % 4 else \
         "" if aligned(x) else NotFor("16-byte loads need aligned arrays")
+
+
+def positions_of(indices):
+    """"" or why not."""
+    return "" if indices.dtype == np.int32 else f"positions are {indices.dtype}, not int32"
 
 
 def sizes(x_shape, size, kernel, stride, padding, dilation=None):
@@ -67,8 +77,8 @@ def _max_grad(grad_y, indices, x_shape, window, width):
 
 
 def accepts_max(x, kernel, stride, padding, dilation, size, width=1):
-    """"" or why not: positions are numbers of 32 bits."""
-    return accepts(x, width=width) or ("positions need 64 bits in an image this large" if x.shape[2] * x.shape[3] >= 2**31 else "")
+    """"" or why not."""
+    return accepts(x, size, width=width)
 
 
 def accepts_adaptive_max(x, size, width=1):
@@ -80,7 +90,7 @@ def accepts_max_grad(grad_y, indices, x_shape, window=None, width=1):
     """"" or why not: without the windows nobody knows which of them may name a pixel."""
     if window is None:
         return NotFor("the positions come without their windows")
-    return accepts(grad_y, width=width) or ("" if indices.dtype == np.int32 else f"positions are {indices.dtype}, not int32")
+    return accepts(grad_y, x_shape=x_shape, width=width) or positions_of(indices)
 
 
 # --- the mean ---------------------------------------------------------------------------------------------------------
@@ -109,9 +119,9 @@ def _adaptive_avg_grad(grad_y, x_shape, width):
     return _avg_grad(grad_y, x_shape, **ADAPTIVE, size=grad_y.shape[2:], count_include_pad=False, divisor_override=None, width=width)
 
 
-def accepts_any(x, *others, width=1, **how):
+def accepts_any(x, size=None, x_shape=None, width=1, **how):
     """"" or why not."""
-    return accepts(x, width=width)
+    return accepts(x, size, x_shape, width)
 
 
 WHY = {4: "a thread per four channels of a pixel, 16 bytes a load", 1: "a thread per channel of a pixel"}
@@ -129,7 +139,7 @@ for _width in (4, 1):
 
 def accepts_at(x, indices):
     """"" or why not."""
-    return accepts(x) or ("" if indices.dtype == np.int32 else f"positions are {indices.dtype}, not int32")
+    return accepts(x, indices.shape[2:]) or positions_of(indices)
 
 
 @implements("max_pool2d_at", "cuda/max_pool2d_at", accepts_at)
