@@ -5,7 +5,7 @@ import sys
 
 from benchmarks import record
 
-NAMES = ("small_ops", "import_time", "chain")
+NAMES = ("small_ops", "import_time", "chain", "steps", "batch_norm", "engine_cost", "peak_memory", "breakdown")
 
 for name in sys.argv[1:] or NAMES:
     print(f"\n== {name}", flush=True)

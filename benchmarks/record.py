@@ -5,6 +5,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import statistics
 import subprocess
 from pathlib import Path
@@ -75,17 +76,51 @@ def table(rows):
 
 
 def render():
-    """Write results/README.md from the result files."""
+    """Write results/README.md from the result files, and the tables of other pages."""
     parts = ["# Results", "Written by `python -m benchmarks` from the JSON files beside it; the run is named under each table."]
     for path in sorted(RESULTS.glob("*.json")):
         r = json.loads(path.read_text(encoding="utf-8"))
+        if not {"what", "rows", "floors", "load"} <= r.keys():  # another kind of file, with a page of its own
+            continue
         floors = [f"- {'holds' if f['holds'] else '**missed**'}: {f['claim']}" for f in r["floors"]]
-        versions = ", ".join(f"{k} {v}" for k, v in r["versions"].items())
-        parts += [f"## {r['name']}", r["what"], table(r["rows"]), "\n".join(floors),
-                  f"<sub>{r['device']}; {versions}; commit {r['commit']}; {r['date']}; load {r['load']:.1f} when it ended</sub>"]
+        parts += [f"## {r['name']}", r["what"], table(r["rows"]), "\n".join(floors), origin(r)]
     path = RESULTS / "README.md"
     path.write_text("\n\n".join(part for part in parts if part) + "\n", encoding="utf-8")
+    fill()
     return path
+
+
+MARK = re.compile(r"(<!-- results: (\w+)(?: of ([^>]*?))? -->\n).*?(<!-- end of results -->)", re.DOTALL)
+PAGES = ("README.md", "docs/performance.md")  # where tables of results stand between marks
+
+
+def filled(text):
+    """A page with the tables between its marks as the result files say: <!-- results: steps of network, ratio --> names columns."""
+    def replace(match):
+        path = RESULTS / f"{match[2]}.json"
+        if not path.exists():
+            return f"{match[1]}\n*Not measured yet: `python -m benchmarks {match[2]}`.*\n\n{match[4]}"
+        r = json.loads(path.read_text(encoding="utf-8"))
+        columns = [name.strip() for name in match[3].split(",")] if match[3] else list(r["rows"][0])
+        rows = [{name: row.get(name, "") for name in columns} for row in r["rows"]]
+        return f"{match[1]}\n{table(rows)}\n\n{origin(r)}\n\n{match[4]}"
+
+    return MARK.sub(replace, text)
+
+
+def origin(r):
+    """The line under a table that says where its numbers come from."""
+    versions = ", ".join(f"{name} {number}" for name, number in r["versions"].items())
+    return f"<sub>{r['device']}; {versions}; commit {r['commit']}; {r['date']}; load {r['load'] or 0:.1f} when it ended</sub>"
+
+
+def fill():
+    """Write the tables of PAGES again."""
+    for name in PAGES:
+        path = RESULTS.parents[1] / name
+        text = path.read_text(encoding="utf-8")
+        if filled(text) != text:
+            path.write_text(filled(text), encoding="utf-8")
 
 
 def processor():

@@ -8,6 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 import minidl
+from benchmarks import record
 from minidl import backend, cli
 from minidl.backend import IMPLEMENTATIONS, implements
 from minidl.bench import breakdown, cases, compare, exact, machine, measure, page, steps, table, timing, torch_calls, torch_twins, training
@@ -361,6 +362,24 @@ def test_ctrl_c_prints_what_there_is(monkeypatch):
 def test_a_wrong_case_is_told_before_anything_is_measured():
     with pytest.raises(ArgumentError, match="its shape is N,C,H,W"):
         cases.make("conv2d", shape=(1, 2))
+
+
+# --- pages written from result files ----------------------------------------------------------------------------------------
+
+def test_tables_in_pages_are_what_the_result_files_say():
+    for name in record.PAGES:
+        text = (record.RESULTS.parents[1] / name).read_text(encoding="utf-8")
+        assert record.filled(text) == text, f"{name}: python -c 'from benchmarks import record; record.fill()'"
+
+
+def test_a_stale_table_is_noticed(tmp_path, monkeypatch):
+    monkeypatch.setattr(record, "RESULTS", tmp_path)
+    page = "<!-- results: a of x, y -->\nold\n<!-- end of results -->"
+    assert "Not measured yet" in record.filled(page)
+    result = {"rows": [{"x": 1, "y": 2.5, "z": 3}], "device": "d", "versions": {}, "commit": "c", "date": "t", "load": None}
+    (tmp_path / "a.json").write_text(json.dumps(result))
+    fresh = record.filled(page)
+    assert "| x | y |\n|---|---|\n| 1 | 2.5 |" in fresh and "old" not in fresh and record.filled(fresh) == fresh
 
 
 # --- hostile text -------------------------------------------------------------------------------------------------------------
