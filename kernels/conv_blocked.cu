@@ -33,7 +33,7 @@ conv2d_v3_register_blocked(const float* __restrict__ x, const float* __restrict_
   blocked<BM, BN, BLOCKED_K, VEC>(Forward(x, w, bias, y, s, blockIdx.z));
 }
 
-extern "C" __global__ void __launch_bounds__(BLOCKED_THREADS, 2)
+extern "C" __global__ void __launch_bounds__(BLOCKED_THREADS, 1)
 conv2d_grad_x_v3_register_blocked(const float* __restrict__ grad_y, const float* __restrict__ w, float* __restrict__ grad_x,
     int N, int C, int H, int W, int O, int OH, int OW,
     int KH, int KW, int SH, int SW, int PT, int PL, int DH, int DW, int groups) {
@@ -56,13 +56,12 @@ conv2d_grad_w_v3_register_blocked(const float* __restrict__ x, const float* __re
 // Memory      global as v3; shared: as v3, STAGES times: 34 KB
 // Share       not yet measured (expected: 85-100 % of cuDNN in float32)
 #ifndef STAGES
-#define STAGES 4
+#define STAGES 2
 #endif
-#define PIPELINED_BLOCKS 2
 #define PIPELINED_THREADS (BM / 32 * (BN / 64) * 32)
 #define PIPELINED pipelined<FusedMultiplyAdd<BM, BN>, BM, BN, STAGES, VEC>
 
-extern "C" __global__ void __launch_bounds__(PIPELINED_THREADS, PIPELINED_BLOCKS)
+extern "C" __global__ void __launch_bounds__(PIPELINED_THREADS, 1)
 conv2d_v4_double_buffered(const float* __restrict__ x, const float* __restrict__ w, const float* __restrict__ bias, float* __restrict__ y,
     int N, int C, int H, int W, int O, int OH, int OW,
     int KH, int KW, int SH, int SW, int PT, int PL, int DH, int DW, int groups) {
@@ -70,7 +69,7 @@ conv2d_v4_double_buffered(const float* __restrict__ x, const float* __restrict__
   PIPELINED(Forward(x, w, bias, y, s, blockIdx.z));
 }
 
-extern "C" __global__ void __launch_bounds__(PIPELINED_THREADS, PIPELINED_BLOCKS)
+extern "C" __global__ void __launch_bounds__(PIPELINED_THREADS, 1)
 conv2d_grad_x_v4_double_buffered(const float* __restrict__ grad_y, const float* __restrict__ w, float* __restrict__ grad_x,
     int N, int C, int H, int W, int O, int OH, int OW,
     int KH, int KW, int SH, int SW, int PT, int PL, int DH, int DW, int groups) {
@@ -78,7 +77,7 @@ conv2d_grad_x_v4_double_buffered(const float* __restrict__ grad_y, const float* 
   PIPELINED(GradX(grad_y, w, grad_x, s, blockIdx.z));
 }
 
-extern "C" __global__ void __launch_bounds__(PIPELINED_THREADS, PIPELINED_BLOCKS)
+extern "C" __global__ void __launch_bounds__(PIPELINED_THREADS, 1)
 conv2d_grad_w_v4_double_buffered(const float* __restrict__ x, const float* __restrict__ grad_y, float* __restrict__ grad_w, int part, int splits,
     int N, int C, int H, int W, int O, int OH, int OW,
     int KH, int KW, int SH, int SW, int PT, int PL, int DH, int DW, int groups) {

@@ -30,7 +30,7 @@
 // Operations  M * N * K multiply-adds, and a rounding per number read from shared memory and use
 // Share       not yet measured (expected: 55-75 % of cuDNN in TF32)
 
-extern "C" __global__ void __launch_bounds__(MMA_THREADS)
+extern "C" __global__ void __launch_bounds__(MMA_THREADS, 1)
 conv2d_v5_tf32(const float* __restrict__ x, const float* __restrict__ w, const float* __restrict__ bias, float* __restrict__ y,
     int N, int C, int H, int W, int O, int OH, int OW,
     int KH, int KW, int SH, int SW, int PT, int PL, int DH, int DW, int groups) {
@@ -38,7 +38,7 @@ conv2d_v5_tf32(const float* __restrict__ x, const float* __restrict__ w, const f
   pipelined<TensorCores<BM, BN, WM, WN, 1>, BM, BN, STAGES, 4>(Forward(x, w, bias, y, s, blockIdx.z));
 }
 
-extern "C" __global__ void __launch_bounds__(MMA_THREADS)
+extern "C" __global__ void __launch_bounds__(MMA_THREADS, 1)
 conv2d_grad_x_v5_tf32(const float* __restrict__ grad_y, const float* __restrict__ w, float* __restrict__ grad_x,
     int N, int C, int H, int W, int O, int OH, int OW,
     int KH, int KW, int SH, int SW, int PT, int PL, int DH, int DW, int groups) {
@@ -46,7 +46,7 @@ conv2d_grad_x_v5_tf32(const float* __restrict__ grad_y, const float* __restrict_
   pipelined<TensorCores<BM, BN, WM, WN, 1>, BM, BN, STAGES, 4>(GradX(grad_y, w, grad_x, s, blockIdx.z));
 }
 
-extern "C" __global__ void __launch_bounds__(MMA_THREADS)
+extern "C" __global__ void __launch_bounds__(MMA_THREADS, 1)
 conv2d_grad_w_v5_tf32(const float* __restrict__ x, const float* __restrict__ grad_y, float* __restrict__ grad_w, int part, int splits,
     int N, int C, int H, int W, int O, int OH, int OW,
     int KH, int KW, int SH, int SW, int PT, int PL, int DH, int DW, int groups) {
@@ -61,7 +61,7 @@ conv2d_grad_w_v5_tf32(const float* __restrict__ x, const float* __restrict__ gra
 // Operations  three times v5's instructions; four roundings and two subtractions per pair of factors, in registers
 // Share       not yet measured (expected: 1.5-1.8 times cuDNN in float32)
 
-extern "C" __global__ void __launch_bounds__(MMA_THREADS)
+extern "C" __global__ void __launch_bounds__(MMA_THREADS, 1)
 conv2d_v6_3xtf32(const float* __restrict__ x, const float* __restrict__ w, const float* __restrict__ bias, float* __restrict__ y,
     int N, int C, int H, int W, int O, int OH, int OW,
     int KH, int KW, int SH, int SW, int PT, int PL, int DH, int DW, int groups) {
@@ -69,7 +69,7 @@ conv2d_v6_3xtf32(const float* __restrict__ x, const float* __restrict__ w, const
   pipelined<TensorCores<BM, BN, WM, WN, 3>, BM, BN, STAGES, 4>(Forward(x, w, bias, y, s, blockIdx.z));
 }
 
-extern "C" __global__ void __launch_bounds__(MMA_THREADS)
+extern "C" __global__ void __launch_bounds__(MMA_THREADS, 1)
 conv2d_grad_x_v6_3xtf32(const float* __restrict__ grad_y, const float* __restrict__ w, float* __restrict__ grad_x,
     int N, int C, int H, int W, int O, int OH, int OW,
     int KH, int KW, int SH, int SW, int PT, int PL, int DH, int DW, int groups) {
@@ -77,7 +77,7 @@ conv2d_grad_x_v6_3xtf32(const float* __restrict__ grad_y, const float* __restric
   pipelined<TensorCores<BM, BN, WM, WN, 3>, BM, BN, STAGES, 4>(GradX(grad_y, w, grad_x, s, blockIdx.z));
 }
 
-extern "C" __global__ void __launch_bounds__(MMA_THREADS)
+extern "C" __global__ void __launch_bounds__(MMA_THREADS, 1)
 conv2d_grad_w_v6_3xtf32(const float* __restrict__ x, const float* __restrict__ grad_y, float* __restrict__ grad_w, int part, int splits,
     int N, int C, int H, int W, int O, int OH, int OW,
     int KH, int KW, int SH, int SW, int PT, int PL, int DH, int DW, int groups) {

@@ -20,8 +20,9 @@ struct Conv {       // the sizes of one convolution, in the letters of docs/nota
   int N, C, H, W, O, OH, OW, KH, KW, SH, SW, PT, PL, DH, DW, groups;   // stride, padding at top and left, dilation
 };
 
-struct Tap { int i, j, c; };        // a column of im2col's matrix
-struct Window { int n, p, q; };     // a row of it
+struct Tap { int i, j, c; };                    // a column of im2col's matrix
+struct Window { int n, p, q; };                 // a row of it
+struct Place { unsigned start; int h, w; };     // either of them as a distance: floats, rows and columns of the image
 
 // im2col's matrix, never stored: window (n, p, q) meets tap (i, j, c) at pixel h = p*SH + h0 + i*DH, w = q*SW + w0 + j*DW.
 struct Windows {
@@ -44,13 +45,19 @@ struct Windows {
     if (m.q >= PW) { m.q -= PW; m.p += 1; }
     if (m.p >= PH) { m.p -= PH; m.n += 1; }
   }
-  __device__ __forceinline__ const float* at(const Window& m, const Tap& t) const {
-    const int h0m = m.p * SH + h0, w0m = m.q * SW + w0;              // the window's first pixel: what is constant for a row of
-    const unsigned start = ((m.n * H + h0m) * W + w0m) * pitch;      // the tile, or for a tap, the compiler keeps in registers
-    const unsigned move = (t.i * DH * W + t.j * DW) * pitch + t.c;
-    if (POINTWISE) return x + (unsigned)(m.q * pitch + t.c);
-    if ((unsigned)(h0m + t.i * DH) >= (unsigned)H || (unsigned)(w0m + t.j * DW) >= (unsigned)W) return nullptr;   // padding
-    return x + (start + move);                                       // start alone may be "negative": the sum is right modulo 2^32
+  // Where a window begins, and how far a tap is from there. The sum of the two is a pixel. A window that begins in the padding has
+  // a "negative" start: the sum is right all the same, modulo 2^32.
+  __device__ __forceinline__ Place place(const Window& m) const {
+    const int h = m.p * SH + h0, w = m.q * SW + w0;
+    return {(unsigned)(((m.n * H + h) * W + w) * pitch), h, w};
+  }
+  __device__ __forceinline__ Place place(const Tap& t) const {
+    const int h = t.i * DH, w = t.j * DW;
+    return {(unsigned)((h * W + w) * pitch + t.c), h, w};
+  }
+  __device__ __forceinline__ const float* at(const Place& m, const Place& t) const {
+    if (!POINTWISE && ((unsigned)(m.h + t.h) >= (unsigned)H || (unsigned)(m.w + t.w) >= (unsigned)W)) return nullptr;   // padding
+    return x + (m.start + t.start);
   }
 };
 
@@ -59,36 +66,36 @@ struct Windows {
 
 struct WindowsByTaps {              // A of Forward and of GradX
   static constexpr bool ALONG_K = true;
-  using Row = Window;
+  using Row = Place;
   using Depth = Tap;
   Windows v;
-  __device__ __forceinline__ Row row(int m) const { return v.window(m); }
+  __device__ __forceinline__ Row row(int m) const { return v.place(v.window(m)); }
   __device__ __forceinline__ Depth depth(int k) const { return v.tap(k); }
   __device__ __forceinline__ void add(Depth& k, const Depth& by) const { v.add(k, by); }
-  __device__ __forceinline__ const float* at(const Row& m, const Depth& k) const { return v.at(m, k); }
+  __device__ __forceinline__ const float* at(const Row& m, const Depth& k) const { return v.at(m, v.place(k)); }
 };
 
 struct TapsByWindows {              // B of GradW: the same matrix, summed over its rows
   static constexpr bool ALONG_K = false;
-  using Row = Tap;
+  using Row = Place;
   using Depth = Window;
   Windows v;
-  __device__ __forceinline__ Row row(int n) const { return v.tap(n); }
+  __device__ __forceinline__ Row row(int n) const { return v.place(v.tap(n)); }
   __device__ __forceinline__ Depth depth(int k) const { return v.window(k); }
   __device__ __forceinline__ void add(Depth& k, const Depth& by) const { v.add(k, by); }
-  __device__ __forceinline__ const float* at(const Row& n, const Depth& k) const { return v.at(k, n); }
+  __device__ __forceinline__ const float* at(const Row& n, const Depth& k) const { return v.at(v.place(k), n); }
 };
 
 struct Filters {                    // B of Forward: filter o is one run of taps
   static constexpr bool ALONG_K = true;
-  using Row = int;
+  using Row = unsigned;
   using Depth = int;
   const float* w;
   int taps;
-  __device__ __forceinline__ int row(int o) const { return o; }
+  __device__ __forceinline__ unsigned row(int o) const { return o * taps; }
   __device__ __forceinline__ int depth(int k) const { return k; }
   __device__ __forceinline__ void add(int& k, int by) const { k += by; }
-  __device__ __forceinline__ const float* at(int o, int k) const { return w + (unsigned)(o * taps + k); }
+  __device__ __forceinline__ const float* at(unsigned start, int k) const { return w + (start + k); }
 };
 
 struct FiltersTurned {              // B of GradX: tap (i, j, o) of channel c; every istep-th cell from i0 on, jstep-th from j0 on

@@ -27,6 +27,19 @@ __device__ __forceinline__ void mma_m16n8k8(float (&d)[4], const unsigned (&a)[4
 #endif
 }
 
+// A tile as 16-byte copies leave it, [row][k] or [k][row], shuffled with an exclusive or ("swizzle") so that neither the copies
+// nor the reads of TensorCores meet one bank twice. No padding: 3 stages of 128 x 128 fit into 48 KB.
+template <bool ALONG_K, int ROWS, int DEPTH>
+struct Swizzled {
+  static_assert(DEPTH == 16, "made for rows of four 16-byte pieces");
+  static constexpr int SIZE = ROWS * DEPTH;
+  static constexpr bool LIES_ALONG_K = ALONG_K;
+  static __device__ __forceinline__ int at(int row, int k) {
+    if (ALONG_K) return row * DEPTH + (((k >> 2) ^ (row >> 1 & 3)) << 2 | (k & 3));
+    return k * ROWS + (row ^ (k >> 2 & 3) << 3);
+  }
+};
+
 // A warp makes WARP_M x WARP_N outputs of the tile, 16 x 8 at a time. TERMS 1: TF32. TERMS 3: x = big + small, each of 11 bits,
 // and x * y = small*big + big*small + big*big; what is left out, small*small, is below float32's last bit.
 template <int TILE_M, int TILE_N, int WARP_M, int WARP_N, int TERMS>
@@ -34,17 +47,8 @@ struct TensorCores {
   static constexpr int DEPTH = 16, WARPS_ACROSS = TILE_N / WARP_N, THREADS = TILE_M / WARP_M * WARPS_ACROSS * 32;
   static constexpr int DOWN = WARP_M / 16, RIGHT = WARP_N / 8;
 
-  // A tile as 16-byte copies leave it, [row][k] or [k][row], shuffled with an exclusive or ("swizzle") so that neither the
-  // copies nor the reads below meet one bank twice. No padding: 3 stages of 128 x 128 fit into 48 KB.
   template <bool ALONG_K, int ROWS>
-  struct Tile {
-    static constexpr int SIZE = ROWS * DEPTH;
-    static constexpr bool TURNED = false, LIES_ALONG_K = ALONG_K;
-    static __device__ __forceinline__ int at(int row, int k) {
-      if (ALONG_K) return row * DEPTH + (((k >> 2) ^ (row >> 1 & 3)) << 2 | (k & 3));
-      return k * ROWS + (row ^ (k >> 2 & 3) << 3);
-    }
-  };
+  using Tile = Swizzled<ALONG_K, ROWS, DEPTH>;
 
   int m, n, g, t;
   float sum[DOWN][RIGHT][4] = {};
@@ -106,7 +110,7 @@ struct TensorCores {
     }
   }
 
-  template <int VECTOR, typename Map>
+  template <class TileA, class TileB, int VECTOR, typename Map>
   __device__ __forceinline__ void store(const Map& map, int m0, int n0) const {
 #pragma unroll
     for (int r = 0; r < 2 * DOWN; r++) {

@@ -139,7 +139,7 @@ __device__ __forceinline__ void blocked(const Map& map) {
     put<VECTOR>(load_a, A);
     put<VECTOR>(load_b, B);
     __syncthreads();
-#pragma unroll 1                      // unrolled further, the next reads would wait in registers: more than 128, one block less
+#pragma unroll
     for (int k = 0; k < TILE_K; k++) {
       float a[8], b[8];
       read4(a, &A[k][m]); read4(a + 4, &A[k][TILE_M / 2 + m]);
@@ -154,26 +154,23 @@ __device__ __forceinline__ void blocked(const Map& map) {
 // ---------------------------------------------------------------------------- v4 to v6
 // RING buffers. While tile t is multiplied, tiles t + 1 ... t + RING - 1 are on their way. One barrier a tile: it says both
 // "tile t is here, for everyone" and "everyone is done with tile t - 1", whose buffer is filled next.
-// Math: THREADS, DEPTH, and for each operand the layout of its tile in shared memory and the floats per copy.
 template <class Math, int TILE_M, int TILE_N, int RING, int VECTOR, typename Map>
 __device__ __forceinline__ void pipelined(const Map& map) {
-  constexpr bool A_ALONG_K = decltype(map.a)::ALONG_K, B_ALONG_K = decltype(map.b)::ALONG_K;
-  using TileA = typename Math::template Tile<A_ALONG_K, TILE_M>;
-  using TileB = typename Math::template Tile<B_ALONG_K, TILE_N>;
-  constexpr int COPY_A = TileA::TURNED ? 1 : VECTOR, COPY_B = TileB::TURNED ? 1 : VECTOR;
+  using TileA = typename Math::template Tile<decltype(map.a)::ALONG_K, TILE_M>;
+  using TileB = typename Math::template Tile<decltype(map.b)::ALONG_K, TILE_N>;
   __shared__ __align__(16) float A[RING][TileA::SIZE], B[RING][TileB::SIZE];
   const TileAt tile(blockIdx.x, map.M, map.N, TILE_M, TILE_N);
   if (tile.m >= map.M) return;
-  Loader<decltype(map.a), TILE_M, Math::DEPTH, Math::THREADS, COPY_A> load_a(map.a, tile.m, map.M, map.k_begin, map.k_end);
-  Loader<decltype(map.b), TILE_N, Math::DEPTH, Math::THREADS, COPY_B> load_b(map.b, tile.n, map.N, map.k_begin, map.k_end);
+  Loader<decltype(map.a), TILE_M, Math::DEPTH, Math::THREADS, VECTOR> load_a(map.a, tile.m, map.M, map.k_begin, map.k_end);
+  Loader<decltype(map.b), TILE_N, Math::DEPTH, Math::THREADS, VECTOR> load_b(map.b, tile.n, map.N, map.k_begin, map.k_end);
   const int tiles = (map.k_end - map.k_begin + Math::DEPTH - 1) / Math::DEPTH;
   auto fetch = [&](int t) {
     if (t < tiles) {
       float *a = A[t % RING], *b = B[t % RING];
 #pragma unroll
-      for (int e = 0; e < load_a.COUNT; e++) start_copy<COPY_A>(a + TileA::at(load_a.row(e), load_a.depth(e)), load_a.from(e));
+      for (int e = 0; e < load_a.COUNT; e++) start_copy<VECTOR>(a + TileA::at(load_a.row(e), load_a.depth(e)), load_a.from(e));
 #pragma unroll
-      for (int e = 0; e < load_b.COUNT; e++) start_copy<COPY_B>(b + TileB::at(load_b.row(e), load_b.depth(e)), load_b.from(e));
+      for (int e = 0; e < load_b.COUNT; e++) start_copy<VECTOR>(b + TileB::at(load_b.row(e), load_b.depth(e)), load_b.from(e));
       load_a.next(); load_b.next();
     }
     close_group();                  // also an empty one: waiting counts groups
@@ -187,44 +184,93 @@ __device__ __forceinline__ void pipelined(const Map& map) {
     fetch(t + RING - 1);
     math.template step<TileA, TileB>(A[t % RING], B[t % RING]);
   }
-  math.template store<VECTOR>(map, tile.m, tile.n);
+  math.template store<TileA, TileB, VECTOR>(map, tile.m, tile.n);
 }
 
-// v4's arithmetic: 8 x 8 outputs a thread and tiles that lie as [k][row], as in v3. An operand that lies along k is turned by
-// the copies themselves, 4 bytes each; the others come 16 bytes at a time. A warp makes 32 x 64 outputs, its lanes lie 4 x 8:
-// of the shapes a warp can have this one reads least from shared memory.
+// v4's arithmetic: 8 x 8 outputs a thread, 4 k at a time. A warp makes 32 x 64 outputs, its lanes lie 4 x 8: of the shapes a warp
+// can have this one reads least from shared memory.
 template <int TILE_M, int TILE_N>
 struct FusedMultiplyAdd {
-  static constexpr int DEPTH = 8, WARPS_ACROSS = TILE_N / 64, THREADS = TILE_M / 32 * WARPS_ACROSS * 32;
+  static constexpr int DEPTH = 16, WARPS_ACROSS = TILE_N / 64, THREADS = TILE_M / 32 * WARPS_ACROSS * 32;
 
+  // [row][k] or [k][row], as 16-byte copies leave it. Rows of 20 floats: 8 lanes that read 16 bytes in 8 rows meet 32 banks, and
+  // every place is a constant away from the thread's first one.
   template <bool ALONG_K, int ROWS>
-  struct Tile {                     // [k][row]; + 4: the 8 k x 4 rows that a warp copies at once meet 32 different banks
-    static constexpr int PITCH = ROWS + 4, SIZE = DEPTH * PITCH;
-    static constexpr bool TURNED = ALONG_K;
-    static __device__ __forceinline__ int at(int row, int k) { return k * PITCH + row; }
+  struct Tile {
+    static constexpr int PITCH = DEPTH + 4, SIZE = ALONG_K ? ROWS * PITCH : DEPTH * ROWS;
+    static constexpr bool LIES_ALONG_K = ALONG_K;
+    static __device__ __forceinline__ int at(int row, int k) { return ALONG_K ? row * PITCH + k : k * ROWS + row; }
   };
 
-  int m, n;                         // my rows: m ... m + 3 and 16 further down; my columns: n ... n + 3 and 32 further right
+  int m, n, lane_m, lane_n;
   float sum[8][8] = {};
 
   __device__ __forceinline__ FusedMultiplyAdd() {
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    m = warp / WARPS_ACROSS * 32 + lane / 8 * 4;
-    n = warp % WARPS_ACROSS * 64 + lane % 8 * 4;
+    m = warp / WARPS_ACROSS * 32; n = warp % WARPS_ACROSS * 64;
+    lane_m = lane / 8; lane_n = lane % 8;
+  }
+  // The r-th of my 8 rows in a piece of 8 * LANES. Where 16 bytes lie along k: every LANES-th row, one read each. Where they lie
+  // along the row: two runs of 4.
+  template <class T, int LANES>
+  static __device__ __forceinline__ int row(int lane, int r) {
+    return T::LIES_ALONG_K ? lane + LANES * r : (r / 4 * LANES + lane) * 4 + r % 4;
+  }
+  template <class T, int LANES>
+  static __device__ __forceinline__ void read_8(float (&v)[8], const float* tile, int from, int lane, int k) {
+    read4(v, tile + T::at(from + row<T, LANES>(lane, 0), k));
+    read4(v + 4, tile + T::at(from + row<T, LANES>(lane, 4), k));
   }
   template <class TileA, class TileB>
   __device__ __forceinline__ void step(const float* A, const float* B) {
-#pragma unroll 1
-    for (int k = 0; k < DEPTH; k++) {
-      float a[8], b[8];
-      read4(a, A + TileA::at(m, k)); read4(a + 4, A + TileA::at(m + 16, k));
-      read4(b, B + TileB::at(n, k)); read4(b + 4, B + TileB::at(n + 32, k));
-      multiply_add(sum, a, b);
+#pragma unroll
+    for (int k = 0; k < DEPTH; k += 4) {
+      float a[8][4];                // [row][k]
+      if (TileA::LIES_ALONG_K) {
+#pragma unroll
+        for (int r = 0; r < 8; r++) read4(a[r], A + TileA::at(m + row<TileA, 4>(lane_m, r), k));
+      }
+      if (TileB::LIES_ALONG_K) {
+#pragma unroll
+        for (int c = 0; c < 8; c++) {
+          float b[4];
+          read4(b, B + TileB::at(n + row<TileB, 8>(lane_n, c), k));
+#pragma unroll
+          for (int e = 0; e < 4; e++)
+#pragma unroll
+            for (int r = 0; r < 8; r++) sum[r][c] += a[r][e] * b[e];
+        }
+      } else {
+#pragma unroll
+        for (int e = 0; e < 4; e++) {
+          float ae[8], b[8];
+          read_8<TileB, 8>(b, B, n, lane_n, k + e);
+          if (!TileA::LIES_ALONG_K) read_8<TileA, 4>(ae, A, m, lane_m, k + e);
+#pragma unroll
+          for (int r = 0; r < 8 && TileA::LIES_ALONG_K; r++) ae[r] = a[r][e];
+          multiply_add(sum, ae, b);
+        }
+      }
     }
   }
-  template <int VECTOR, typename Map>
+  template <class TileA, class TileB, int VECTOR, typename Map>
   __device__ __forceinline__ void store(const Map& map, int m0, int n0) const {
-    write_8x8<VECTOR>(map, sum, m0 + m, 16, n0 + n, 32);
+#pragma unroll
+    for (int r = 0; r < 8; r++) {
+      const int at = m0 + m + row<TileA, 4>(lane_m, r);
+      if (at >= map.M) continue;
+      if (TileB::LIES_ALONG_K) {    // 8 lanes write 8 neighbours
+        float* out = map.out(at);
+#pragma unroll
+        for (int c = 0; c < 8; c++) {
+          const int column = n0 + n + row<TileB, 8>(lane_n, c);
+          if (column < map.N) out[column] = sum[r][c] + map.bias(column);
+        }
+      } else {
+        write4<VECTOR>(map, at, n0 + n + row<TileB, 8>(lane_n, 0), &sum[r][0]);
+        write4<VECTOR>(map, at, n0 + n + row<TileB, 8>(lane_n, 4), &sum[r][4]);
+      }
+    }
   }
 };
 

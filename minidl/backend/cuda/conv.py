@@ -95,21 +95,10 @@ def run_shared(call, arrays):
     tiled(call, arrays, "conv.cu", name, (TILE, TILE), (TILE, TILE), TILE=TILE)
 
 
-def run_blocked(call, arrays):
-    """v3: 16-byte loads where all channels come in fours."""
+def blocked(rung, call, arrays):
+    """v3 and v4: 8 × 8 outputs a thread; 16-byte loads where all channels come in fours."""
     in_fours = call.C % 4 == call.O % 4 == 0 and aligned(*arrays.values())
-    blocked(call, arrays, "v3_register_blocked", in_fours)
-
-
-def run_pipelined(call, arrays):
-    """v4: operands that lie along k are turned by 4-byte copies, so only the other ones must come in fours."""
-    channels = {"conv2d": (call.O,), "conv2d_grad_x": (call.C,), "conv2d_grad_w": (call.C, call.O)}[call.op]
-    blocked(call, arrays, "v4_double_buffered", all(n % 4 == 0 for n in channels) and aligned(*arrays.values()))
-
-
-def blocked(call, arrays, rung, in_fours):
-    """v3 or v4: 8 × 8 outputs a thread."""
-    shape = tile_for(call, f"{call.op}_{rung}", arrays)
+    shape = tile_for(call, f"{call.op}_{rung}", arrays, small=in_fours)
     tiled(call, arrays, "conv_blocked.cu", f"{call.op}_{rung}", (shape["BM"], shape["BN"]), (shape["BM"] * shape["BN"] // 64,),
           **shape, VEC=4 if in_fours else 1, POINTWISE=int(call.pointwise))
 
@@ -120,7 +109,8 @@ def run_mma(rung, call, arrays):
         whole = ceil_div(call.C, 4) * 4
         arrays = arrays | {name: padded(arrays[name], whole) for name in arrays if name in ("x", "w")}
         call = call.with_channels(whole)
-    shape = tile_for(call, f"{call.op}_{rung}", arrays, WM=64, WN=32)
+    wide = rung == "v5_tf32" and call.op != "conv2d_grad_x"  # the others have no registers for 64 × 64 outputs a warp
+    shape = tile_for(call, f"{call.op}_{rung}", arrays, WM=64, WN=64 if wide else 32)
     BM, BN = shape["BM"], shape["BN"]
     tiled(call, arrays, "conv_mma.cu", f"{call.op}_{rung}", (BM, BN), (BM // shape["WM"] * (BN // shape["WN"]) * 32,), **shape,
           POINTWISE=int(call.pointwise))
@@ -182,13 +172,13 @@ def result_in(arrays):
     return list(arrays.values())[-1]
 
 
-def tile_for(call, name, arrays, **more):
+def tile_for(call, name, arrays, small=True, **more):
     """BM, BN: 128 × 128, less where the result is narrow or has too few tiles to go round; a table of the device knows better."""
     M, N, products = call.product
     BN = 64 if N <= 64 else 128
     few = ceil_div(M, 128) * ceil_div(N, BN) * products < BLOCKS_WANTED // 4 and call.op != "conv2d_grad_w"
     key = f"{name}/narrow" if N <= 64 else name  # a shape measured for wide results would be half empty on narrow ones
-    return known_tile(key, like=result_in(arrays), BM=64 if M <= 64 or few else 128, BN=BN, **more)
+    return known_tile(key, like=result_in(arrays), BM=64 if small and (M <= 64 or few) else 128, BN=BN, **more)
 
 
 def tiled(call, arrays, file, name, tile, threads, **defines):
@@ -229,9 +219,10 @@ LADDER = [  # name, how it runs, what it takes, what it is good for
     ("v5_tf32", functools.partial(run_mma, "v5_tf32"), functools.partial(tensor_cores, True), "tensor cores, factors rounded to 10 bits"),
     ("v6_3xtf32", functools.partial(run_mma, "v6_3xtf32"), functools.partial(tensor_cores, "3x"),
      "tensor cores, three products for one: about float32's precision"),
-    ("v4_double_buffered", run_pipelined, lambda call, arrays: at_least(16, call, arrays, 80),
+    ("v4_double_buffered", functools.partial(blocked, "v4_double_buffered"), lambda call, arrays: at_least(16, call, arrays, 80),
      "8 × 8 outputs a thread, the next tiles on their way meanwhile"),
-    ("v3_register_blocked", run_blocked, lambda call, arrays: at_least(16, call, arrays), "8 × 8 outputs a thread"),
+    ("v3_register_blocked", functools.partial(blocked, "v3_register_blocked"), lambda call, arrays: at_least(16, call, arrays),
+     "8 × 8 outputs a thread"),
     ("v2_shared_tile", run_shared, lambda call, arrays: at_least(8, call, arrays), "tiles of the product in shared memory"),
     ("v1_thread_per_output", run_plain, plain, "a thread per number of the result, the formula as it stands"),
     ("im2col", run_im2col, one_group, "the columns written out, then one product of matrices"),
