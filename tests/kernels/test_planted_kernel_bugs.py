@@ -83,6 +83,7 @@ CASES = {  # kernel: a function that makes (grid, block, arguments, which of the
     "off_by_one": lambda: vector(500, 128, 2 * X[:500], size=500, grid=4, nx=500),
     "misaligned_vector": lambda: vector(0, 64, X[:64] + X[3:67], size=64),
     "two_blocks": lambda: vector(128, 128, X[:512], size=512, grid=4),
+    "read_by_all_blocks": lambda: vector(128, 128, np.append(X[:512], 1), size=513, grid=4),
     "uninitialised_tile": lambda: vector(250, 256, np.append(X[:250], np.zeros(6))[np.arange(256) ^ 1]),
     "shared_too_small": lambda: vector(256, 256, np.zeros(256)),
     "one_row_too_many": lambda: vector(256, 256, X[:256]),

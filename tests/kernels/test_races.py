@@ -12,18 +12,20 @@ from minidl.backend.cuda.on_cpu import KernelError, RawModule, why_no_compiler
 pytestmark = pytest.mark.skipif(bool(why_no_compiler()), reason=why_no_compiler())
 
 READ, WRITE, SYNCTHREADS, SYNCWARP, SHUFFLE = range(5)
-PLACES = 16
+PLACES = 6
 PROGRAM = RawModule(path=Path(__file__).parent / "bugs" / "program.cu", mode="check")
 
 
 def random_program(rng, threads, length, masks):
-    """(S, 2 + threads) as program.cu reads it. Few accesses a step, so that about half of the programs are sound."""
+    """(S, 2 + threads) as program.cu reads it. Few accesses a step, so that many programs are sound."""
     steps = np.full((length, 2 + threads), -1, np.int64)
+    actors = rng.permutation(threads)[:6]  # few, so that they meet again
     for step in steps:
-        step[0] = rng.choice(5, p=[0.3, 0.25, 0.15, 0.25, 0.05])
+        step[0] = rng.choice(5, p=[0.35, 0.2, 0.15, 0.25, 0.05])
         if step[0] in (READ, WRITE):
-            who = rng.permutation(threads)[:rng.integers(1, 4)]
-            step[2 + who] = rng.permutation(PLACES)[:len(who)] if rng.random() < 0.8 else rng.integers(PLACES, size=len(who))
+            crowd = step[0] == READ and rng.random() < 0.4  # several threads look at one place: a writer must wait for all of them
+            who = rng.permutation(actors)[:rng.integers(2, 6) if crowd else rng.integers(1, 4)]
+            step[2 + who] = rng.integers(PLACES) if crowd else rng.permutation(PLACES)[:len(who)]
         elif step[0] == SYNCWARP:
             for warp in range(0, threads, 32):
                 group = rng.integers(masks, size=min(32, threads - warp))  # lanes of one group wait for each other
@@ -82,7 +84,7 @@ def test_the_verdict_is_the_truth(threads, masks):
     rng = np.random.default_rng([threads, masks])
     seen = {"": 0, "race": 0, "uninitialised": 0}
     missed, false_alarms = [], []
-    for number in range(120):
+    for number in range(200):
         steps = random_program(rng, threads, int(rng.integers(3, 14)), masks)
         wrong = truth(steps)
         said = verdict(steps, ("forward", "reverse", "random")[number % 3])
@@ -93,3 +95,15 @@ def test_the_verdict_is_the_truth(threads, masks):
             missed.append((number, wrong))
     assert not false_alarms and not missed, (false_alarms, missed)
     assert min(seen[""], seen["race"]) >= 20, seen  # both happen often enough to mean something
+
+
+@pytest.mark.parametrize("writer, order", [(0, "reverse"), (40, "forward")])
+def test_two_warps_read_and_the_last_to_read_writes(writer, order):
+    steps = np.full((4, 2 + 64), -1, np.int64)
+    steps[:, 0] = WRITE, SYNCTHREADS, READ, WRITE
+    steps[0, 2:2 + PLACES] = np.arange(PLACES)
+    steps[2, [2, 42]] = 3
+    steps[3, 2 + writer] = 3
+    assert truth(steps) == {"race"} and verdict(steps, order) == "race"
+    steps[2, 2 + 40 - writer] = -1  # without the other reader it is sound
+    assert not truth(steps) and not verdict(steps, order)

@@ -31,6 +31,18 @@ extern "C" __global__ void two_blocks(const float* x, float* y, int n) {
 #endif
 }
 
+// All blocks read what the last one writes. It has read it itself, but the others may still be about to.
+extern "C" __global__ void read_by_all_blocks(const float* x, float* y, int n) {
+  const int t = threadIdx.x, block = blockIdx.x;
+#ifdef FIXED
+  const float before = 0.f;
+#else
+  const float before = t == n - 1 ? y[4 * n] : 0.f;
+#endif
+  y[block * n + t] = x[block * n + t] + before;
+  if (block == 3 && t == n - 1) y[4 * n] = 1.f + before;  // REPORT read_by_all_blocks: race
+}
+
 // The tile is filled as far as the data goes, and read as far as the tile goes.
 extern "C" __global__ void uninitialised_tile(const float* x, float* y, int n) {
   __shared__ float s[256];
