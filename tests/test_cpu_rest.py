@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minidl.backend import IMPLEMENTATIONS, layout, rectify, threads
-from minidl.backend.cpu import normalize, pool
+from minidl.backend.cpu import normalize, pool, samples
 from minidl.backend.layout import empty
 from minidl.core.errors import ShapeError
 from minidl.ops.window import pool_window
@@ -258,3 +258,40 @@ def test_average_pooling_equals_the_plain_one(tiny_items):
 def test_another_order_in_memory_is_copied_on_all_cores(tiny_pieces):
     x = image(np.random.default_rng(4), (5, 3, 7, 4), order="other")
     assert np.array_equal(layout.stored(x), x) and layout.is_stored_right(layout.stored(x))
+
+
+# --- what treats every sample by itself -----------------------------------------------------------------------------------
+
+@pytest.fixture
+def tiny_samples(monkeypatch):
+    """Parts of 40 numbers, three threads."""
+    monkeypatch.setattr(samples, "PART", 40)
+    monkeypatch.setattr(samples, "BIG", 0)
+    monkeypatch.setattr(threads, "_wanted", 3)
+
+
+@pytest.mark.parametrize(("shape", "how"), [
+    ((7, 6, 5), {"axes": (2,), "groups": None, "weight_axes": (2,)}), ((5, 6, 2, 3), {"axes": (2, 3), "groups": 2, "weight_axes": (1,)}),
+    ((5, 3, 4, 2), {"axes": (2, 3), "groups": None, "weight_axes": (1,)}), ((9, 4), {"axes": (1,), "groups": None, "weight_axes": (1,)}),
+    ((3, 3, 2, 4), {"axes": (1, 2, 3), "groups": None, "weight_axes": (1, 2, 3)})])
+def test_normalising_by_samples_equals_the_plain_one(shape, how, tiny_samples):
+    """The sums over samples are merged in another order, nothing else differs."""
+    rng, how = np.random.default_rng(6), {**how, "eps": 1e-5}
+    x, grad_y = image(rng, shape, offset=3, order="other"), image(rng, shape)
+    weight, bias = (rng.standard_normal([shape[k] for k in how["weight_axes"]]).astype("f4") for _ in "wb")
+    right = function("normalize_over", "generic")(layout.stored(x), weight, bias, **how)
+    found = function("normalize_over", "cpu/samples")(x, weight, bias, **how)
+    assert all(a.shape == b.shape and np.abs(a - b).max() <= 8 * EPS * np.abs(b).max() for a, b in zip(found, right, strict=True))
+    expected = function("normalize_over_grad", "generic")(grad_y, x, weight, *right[1:], **how)
+    grads = function("normalize_over_grad", "cpu/samples")(grad_y, x, weight, *right[1:], **how)
+    assert all(a.dtype == b.dtype and np.abs(a - b).max() <= 32 * EPS * np.abs(b).max() for a, b in zip(grads, expected, strict=True))
+
+
+@pytest.mark.parametrize("op", ["softmax", "log_softmax", "neighbour_sum"])
+@pytest.mark.parametrize("shape", [(9, 7), (5, 6, 3, 2), (4, 3, 8)])
+def test_other_ops_by_samples_equal_the_plain_ones(op, shape, tiny_samples):
+    x = image(np.random.default_rng(7), shape, scale=5)
+    x[1, 2] = -np.inf
+    how = {"before": 2, "after": 1} if op == "neighbour_sum" else {"dim": 1}
+    right = function(op, "generic")(x, **how)
+    assert np.allclose(function(op, "cpu/samples")(x, **how), right, rtol=8 * EPS, atol=8 * EPS, equal_nan=True)
