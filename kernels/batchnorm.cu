@@ -150,6 +150,7 @@ extern "C" __global__ void norm_merge(const float* __restrict__ part_mean, const
   if (warp >= S * G) return;  // a whole warp leaves, or none of it
   int s = warp / G, channels = C / G, first = warp % G * channels;
   Statistics<double> own = {0.0, 0.0, 0.0};
+#pragma unroll 4
   for (int i = lane; i < T * channels; i += 32) {
     int t = i / channels, rest = R - t * rows_of_tile;
     long long from = ((long long)s * T + t) * C + first + i % channels;

@@ -111,6 +111,7 @@ extern "C" __global__ void norm_grad_merge(const float* __restrict__ part_g, con
   int channels = group ? C / G : 1, c0 = group ? warp % G * channels : warp - groups;
   int s0 = group ? warp / G : 0, tiles = group ? T : S * T;  // a channel adds up over the tiles of all segments
   double g = 0.0, gu = 0.0;
+#pragma unroll 4
   for (int i = lane; i < tiles * channels; i += 32) {
     int c = c0 + i % channels;
     long long from = ((long long)s0 * T + i / channels) * C + c;

@@ -9,7 +9,7 @@ from minidl.backend import NotFor
 
 THREADS = 256         # of a block; MAX_THREADS of the kernels
 ROWS_IN_FLIGHT = 4    # rows that a thread loads before it uses the first, as in batchnorm.cu
-BLOCKS = 512          # about four for each processor of a large GPU
+BLOCKS = 1024         # several for each processor of a large GPU; more would leave more parts to merge
 WAVE = 1 << 20        # threads in flight that are enough for any GPU: grids of elementwise kernels are not larger than this
 
 

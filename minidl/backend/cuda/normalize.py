@@ -15,6 +15,7 @@ from minidl.backend.layout import empty, stored
 from minidl.core.device import array_module
 
 MOST_SEGMENTS = 65535  # the third size of a grid
+FINE = 4096            # blocks of a kernel that merges nothing: a last wave that is half empty is then a small part
 MOST_IN_REGISTERS = 4 * 4 * THREADS  # columns: PACKS of four floats for each thread
 RUNGS = {4: "v3_float4", 1: "v2_tile"}
 
@@ -27,15 +28,16 @@ class Shape:
         self.R, self.G = x.size // (self.C * self.S), groups or x.shape[1]
         self.grid, self.block, self.rows = tiles(self.R, self.C, self.S, width)
         self.T, self.width = self.grid[1], width
+        self.fine = tiles(self.R, self.C, self.S, width, blocks=FINE)
 
     def parts(self, like):
         """Two numbers for every tile and channel."""
         return (array_module(like).empty((self.S, self.T, self.C), np.float32) for _ in range(2))
 
-    def run(self, file, name, **arguments):
-        """Launch a tile kernel of this rung."""
-        launch.kernel(file, f"{name}_{RUNGS[self.width]}")(
-            self.grid, self.block, **arguments, R=self.R, C=self.C, rows_of_tile=self.rows)
+    def run(self, file, name, fine=False, **arguments):
+        """Launch a tile kernel of this rung; fine where no tile leaves a part that must be merged."""
+        grid, block, rows = self.fine if fine else (self.grid, self.block, self.rows)
+        launch.kernel(file, f"{name}_{RUNGS[self.width]}")(grid, block, **arguments, R=self.R, C=self.C, rows_of_tile=rows)
 
     def warps(self, n):
         """(grid, block) with one warp for each of n numbers."""
@@ -56,7 +58,7 @@ def statistics(x, shape):
 def applied(x, mean, var, weight, bias, add, eps, relu, shape):
     """y from statistics that are known."""
     y = empty(x.shape, x.dtype, x)
-    shape.run("batchnorm.cu", "norm_apply", x=x, mean=mean, var=var, w=contiguous(weight), b=contiguous(bias),
+    shape.run("batchnorm.cu", "norm_apply", True, x=x, mean=mean, var=var, w=contiguous(weight), b=contiguous(bias),
               add=None if add is None else stored(add), y=y, eps=eps, with_relu=int(relu), G=shape.G)
     return y
 
@@ -76,7 +78,7 @@ def gradients(grad_y, x, y, weight, bias, mean, var, eps, relu, shape, need_add=
         grad_w=grad_w, grad_b=grad_b, S=shape.S, R=shape.R, C=shape.C, G=shape.G, T=shape.T)
     grad_x = empty(x.shape, x.dtype, x)
     grad_add = empty(x.shape, x.dtype, x) if need_add else None
-    shape.run("batchnorm_grad.cu", "norm_grad_apply", **common, mean_g=mean_g, mean_gu=mean_gu, grad_x=grad_x, grad_add=grad_add)
+    shape.run("batchnorm_grad.cu", "norm_grad_apply", True, **common, mean_g=mean_g, mean_gu=mean_gu, grad_x=grad_x, grad_add=grad_add)
     return grad_x, grad_w, grad_b, grad_add
 
 
