@@ -22,7 +22,7 @@ def cells(row):
     """One row as text."""
     mark = MARKS[row["status"]]
     if row["status"] == "ok" and row["error"] is not None:
-        mark = f"✓ {row['error']:.0e} ≤ {row['allowed']:.0e}"
+        mark = f"✓ {row['error']:.0e} ≤ {row['allowed']:.0e}" if row["allowed"] else "✓ exact"
     name = row["implementation"] + (" ←" if row["chosen"] and row["op"] != "whole call" else "")
     if row.get("median") is None:
         return (mark, name, "", "", "", "", "", "", row["why"])

@@ -40,7 +40,7 @@
     `${time(row.median)}   (${time(row.p20)} – ${time(row.p80)}, n = ${row.n})`,
     row.gflop_s ? `${digits(row.gflop_s)} GFLOP/s, ${digits(row.gb_s)} GB/s` : "",
     row.share ? `${Math.round(row.share * 100)} % of this machine's ceiling` : "",
-    row.error !== null && row.error !== undefined ? `error ${row.error.toExponential(0)}, allowed ${row.allowed.toExponential(0)}` : "",
+    row.error !== null && row.allowed ? `error ${row.error.toExponential(0)}, allowed ${row.allowed.toExponential(0)}` : "",
     row.noisy ? "noisy: look at the spread" : ""].filter(Boolean).join("\n");
 
   // --- one line about what is under the pointer or has the focus
