@@ -12,8 +12,10 @@ import pytest
 
 import minidl
 from minidl import nn, optim
+from minidl.backend.cuda.pretend import a_gpu
 from minidl.core.config import use_backend
-from minidl.core.errors import ArgumentError
+from minidl.core.device import why_no_cuda
+from minidl.core.errors import ArgumentError, DeviceError
 from minidl.core.op import OPS, op
 from minidl.core.tensor import Tensor
 from minidl.ops import relu
@@ -282,6 +284,27 @@ def test_a_wrong_backend_shows_up_in_the_differences(once, monkeypatch):
     monkeypatch.setattr(wrong, "function", lambda *arrays, **how: right(*arrays, **how) * 1.01)
     row = next(row for row in differences(once, "reference")["rows"] if once.steps[row["step"] - 1].op.name == "conv2d")
     assert row["alone"] == pytest.approx(0.01, rel=0.1) and row["theirs"] > 100 * row["ours"]
+
+
+def test_a_recording_on_a_gpu_is_looked_at_on_the_cpu(tmp_path):
+    with a_gpu():
+        x, w = (Tensor(np.array([[1.0, 2.0]]), requires_grad=True).to("cuda").detach().requires_grad_() for _ in "xw")
+        seed = Tensor(np.ones((1, 2))).to("cuda")
+        with step() as trace:
+            y = (x * w).tanh()
+            y.backward(seed)
+        assert [value.device for value in trace.values] == ["cuda:0"] * 4
+        assert "✓ stored" in say(trace, "f", "w", at=1) and "✓ ok" in say(trace, "ck")
+        trace.save(tmp_path / "gpu.zip")
+        page.write(trace, tmp_path / "gpu.html")
+    assert all(isinstance(value.array, np.ndarray) for value in trace.values)
+    assert load(tmp_path / "gpu.zip").values[0].device == "cuda:0"
+
+
+@pytest.mark.skipif(not why_no_cuda(), reason="there is a GPU here")
+def test_diff_cuda_says_what_is_missing(once):
+    with pytest.raises(DeviceError, match="this backend runs on a GPU"):
+        differences(once, "cuda")
 
 
 def test_an_unknown_backend_is_refused_with_the_nearest(once):

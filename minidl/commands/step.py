@@ -45,6 +45,7 @@ def last_steps(context, parameter, value):
 @click.option("--html", metavar="FILE", type=click.Path(dir_okay=False), help="Write the trace as one offline page.")
 @click.option("--check", type=click.Choice(["off", "fast", "full"]), default="off", show_default=True,
               help="For --save and --html: check every op's gradients too, on a corner of large inputs or on all.")
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True, help="Where a network is recorded.")
 @click.option("--steps", type=click.IntRange(1, 20), default=1, show_default=True, help="How many training steps, one after the other.")
 @click.option("--record", "last", metavar="last:N", callback=last_steps,
               help="Of a script keep only the last N training steps, so that a long training may be recorded.")
@@ -53,7 +54,7 @@ def last_steps(context, parameter, value):
 @click.option("--diff", metavar="BACKEND", multiple=True,
               help="For --save and --html: run every op on another backend too, as in --diff reference or --diff cpu/winograd.")
 @click.option("--budget", default="4MB", show_default=True, callback=size, help="How large the file may be; pictures shrink to fit.")
-def command(what, arguments, commands, image, batch, seed, save_to, html, check, steps, last, compare, diff, budget):
+def command(what, arguments, commands, image, batch, seed, save_to, html, check, device, steps, last, compare, diff, budget):
     """Walk through the forward and the backward of a network, op by op.
 
     Without an argument: a small residual network that comes with minidl, trained on drawn shapes. `tiny` is a perceptron
@@ -63,7 +64,7 @@ def command(what, arguments, commands, image, batch, seed, save_to, html, check,
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal without Unicode shows ? instead of failing
     try:
-        trace = recorded(what, arguments, image, batch, seed, steps, last)
+        trace = recorded(what, arguments, {"image": image, "batch": batch, "seed": seed, "steps": steps, "device": device}, last)
         trace.others += others(compare)
         written = write(trace, save_to, html, budget, {"off": False, "fast": True, "full": "full"}[check], diff)
     except MinidlError as error:
@@ -84,7 +85,7 @@ def others(paths):
     return [(os.path.basename(path), load(path)) for path in paths]
 
 
-def recorded(what, arguments, image, batch, seed, steps=1, last=None):
+def recorded(what, arguments, how, last=None):
     """The trace that the arguments ask for."""
     from minidl.stepper import subjects
 
@@ -99,12 +100,12 @@ def recorded(what, arguments, image, batch, seed, steps=1, last=None):
     if arguments:
         raise click.UsageError("only a script takes arguments.")
     if what == "tiny":
-        return subjects.record_tiny(seed)
+        return subjects.record_tiny(how["seed"])
     progress = subjects.Progress(f"recording {what or 'ShapeNet'}:")
     try:
         if what in (None, "shapes"):
-            return subjects.record_shapes(batch or 2, seed, image, progress, steps)
-        return subjects.record_model(what, batch, seed, image, progress, steps)
+            return subjects.record_shapes(**{**how, "batch": how["batch"] or 2}, progress=progress)
+        return subjects.record_model(what, **how, progress=progress)
     finally:
         progress.done()
 

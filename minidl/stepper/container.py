@@ -40,7 +40,7 @@ def save(trace, path, budget=BUDGET, **settings):
     for number, value in sorted(enumerate(values), key=lambda pair: nbytes(pair[1])):
         if value.array is not None and value.recorded and nbytes(value) <= room:
             room -= nbytes(value)
-            arrays[number] = np.ascontiguousarray(value.array if isinstance(value.array, np.ndarray) else value.array.get())
+            arrays[number] = np.ascontiguousarray(value.array)
     if len(arrays) < len(values):
         whole["shrunk"].append(f"{len(values) - len(arrays)} of {len(values)} tensors are here as statistics and pictures only: "
                                f"they did not fit into {byte_size(budget)}")

@@ -9,7 +9,8 @@ import difflib
 import numpy as np
 
 from minidl.core.config import no_grad, use_backend
-from minidl.core.errors import ArgumentError, MinidlError, explained
+from minidl.core.device import CPU, move, why_no_cuda
+from minidl.core.errors import ArgumentError, DeviceError, MinidlError, explained
 from minidl.core.tensor import Tensor
 from minidl.stepper.text import fit, number, safe, table
 from minidl.stepper.values import Value
@@ -24,10 +25,16 @@ def run(forward, inputs, backend):
     settings, op = forward.settings, forward.op
     try:
         with use_backend(backend), no_grad(), np.errstate(all="ignore"):
+            inputs = [Tensor(move(x.array, place_of(backend))) if isinstance(x, Tensor) else x for x in inputs]
             y = op.function(list(inputs), **settings) if op.takes_list else op.function(*inputs, **settings)
     except MinidlError as error:
         return " ".join(str(error).split())[:80]
-    return [t.array for t in (y if isinstance(y, tuple) else (y,))]
+    return [move(t.array, CPU) for t in (y if isinstance(y, tuple) else (y,))]
+
+
+def place_of(backend):
+    """Where an implementation runs."""
+    return "cuda" if backend and backend.partition("/")[0] == "cuda" else CPU
 
 
 def tensors(forward, convert):
@@ -124,6 +131,9 @@ def differences(trace, backend):
     if known is not None:
         return known
     refuse_unknown(backend)
+    if place_of(backend) != CPU and (reason := why_no_cuda()):
+        raise explained(DeviceError, f"diff {safe(backend)}", "this backend runs on a GPU.", [reason],
+                        "Record on the GPU machine with --save, and compare here: minidl step --compare FILE.")
     compared_ops, left = [], {}
     for forward in trace.forwards:
         why = why_not(forward, backend)

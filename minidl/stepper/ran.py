@@ -50,13 +50,13 @@ class Run:
 
     def __init__(self, op, name, seconds, why="", others=(), launches=()):
         self.launches = list(launches)  # of CUDA kernels
-        self.op, self.name, self.seconds, self.why = op, name, seconds, why
+        self.op, self.name, self.seconds, self.why = op, name, plain(seconds), why  # a saved trace says the same digits
         self.others = list(others)  # [(name, why not, "fallback" where it was meant for such a call)]
 
     def described(self, source):
         """As JSON; `source` gives the number of a text in "sources"."""
         return {"launches": [launch.described(source(launch.text)) for launch in self.launches],
-                "op": self.op, "name": self.name, "seconds": plain(self.seconds), "why": self.why,
+                "op": self.op, "name": self.name, "seconds": self.seconds, "why": self.why,
                 "others": [list(pair) for pair in self.others]}
 
     @staticmethod

@@ -14,6 +14,7 @@ import numpy as np
 from minidl.core.config import use_fusion
 from minidl.core.count import multiply_adds
 from minidl.core.derivative import WATCHERS
+from minidl.core.device import CPU, move
 from minidl.core.op import OBSERVERS, OPS
 from minidl.core.site import call_site
 from minidl.core.tensor import Tensor
@@ -139,7 +140,7 @@ class step:  # noqa: N801 - reads like no_grad
     def value(self, tensor):
         """The Value of a tensor; a new one if it was never seen, or if someone has written into it since."""
         value = self.found.get(id(tensor))
-        if value is None or value.made_by is None and not same(value.array, tensor.array):
+        if value is None or value.made_by is None and not same(value.array, move(tensor.array, CPU)):
             role, known = self.names.get(id(tensor), ("parameter" if tensor.requires_grad else "input", None))
             known = value.known if value else known
             value = self.remember(tensor, Value(tensor.array.copy()))  # a copy: what no op made, an optimiser may overwrite
@@ -246,7 +247,7 @@ class step:  # noqa: N801 - reads like no_grad
             after, grad = self.value(param), self.latest.get(id(before))
             if after is not before:
                 after.version = before.version + 1
-            if grad is None or not same(grad.array, param.grad.array):  # clipped, or summed over several walks
+            if grad is None or not same(grad.array, move(param.grad.array, CPU)):  # clipped, or summed over several walks
                 grad = self.gradient(param.grad, before)
                 grad.name = f"grad_{before.known or ''} used"
             item.rows.append(Change(before, grad, after))

@@ -37,7 +37,7 @@ def record_tiny(seed=0):
     return trace
 
 
-def record_shapes(batch=2, seed=0, image=None, progress=None, steps=1):
+def record_shapes(batch=2, seed=0, image=None, progress=None, steps=1, device="cpu"):
     """`steps` training steps of the shipped network, which is trained, on pictures of shapes."""
     from minidl.data.shapes import NAMES, draw
     from minidl.models.shapes import trained
@@ -47,7 +47,7 @@ def record_shapes(batch=2, seed=0, image=None, progress=None, steps=1):
     pictures = draw(labels, np.random.default_rng([seed, 1])).astype(np.float32)
     if image is not None:
         pictures[0] = read_image(image, pictures.shape[1:])
-    trace, scores = record_step(net, pictures, labels, progress, steps)
+    trace, scores = record_step(net, pictures, labels, progress, steps, device)
     chances = np.exp(scores - scores.max(1, keepdims=True))
     chances /= chances.sum(1, keepdims=True)
     said = [f"{NAMES[p.argmax()]} {100 * p.max():.0f} %" + ("" if p.argmax() == label or image is not None and not k else
@@ -64,7 +64,7 @@ def more(steps):
     return "One more step." if steps == 1 else f"{steps} more steps on the same pictures."
 
 
-def record_model(name, batch=None, seed=0, image=None, progress=None, steps=1):
+def record_model(name, batch=None, seed=0, image=None, progress=None, steps=1, device="cpu"):
     """`steps` training steps of a network of minidl.models, with random weights, on a drawn picture."""
     from minidl.core.rng import manual_seed
     from minidl.data.shapes import draw
@@ -86,24 +86,25 @@ def record_model(name, batch=None, seed=0, image=None, progress=None, steps=1):
     else:
         pictures = np.random.default_rng(seed).standard_normal((batch, *model.input)).astype(np.float32)
     try:
-        trace, _ = record_step(net, pictures, np.zeros(batch, np.int64), progress, steps)
+        trace, _ = record_step(net, pictures, np.zeros(batch, np.int64), progress, steps, device)
     except ShapeError:
         if wanted or batch > 1:
             raise
-        return record_model(name, 2, seed, image, progress, steps)  # a norm over a single value: a side branch that ends in 1×1
+        return record_model(name, 2, seed, image, progress, steps, device)  # a norm over a single value: a side branch that ends in 1×1
     trace.title = [f"{name}: {safe(model.source)}. {'One step' if steps == 1 else f'{steps} steps'} of training.",
                    f"Weights are random (seed {seed}), so its maps show noise. {batch} picture{'s' if batch > 1 else ''} of "
                    f"{'×'.join(map(str, model.input))}, label 0.", counts(trace)]
     return trace
 
 
-def record_step(net, pictures, labels, progress=None, steps=1):
+def record_step(net, pictures, labels, progress=None, steps=1, device="cpu"):
     """(Trace, scores before it) of training steps: forward, cross-entropy, backward, plain SGD."""
     from minidl.nn import functional as F  # noqa: N812 - everybody's name for it
     from minidl.optim import SGD
 
+    net.to(device)
     optimizer, first = SGD(net.parameters(), lr=LEARNING_RATE), None
-    images, targets = Tensor(pictures), Tensor(labels.astype(np.int64))
+    images, targets = Tensor(pictures).to(device), Tensor(labels.astype(np.int64)).to(device)
     with step(net, progress=progress) as trace:
         for _ in range(steps):
             optimizer.zero_grad()
@@ -115,8 +116,8 @@ def record_step(net, pictures, labels, progress=None, steps=1):
                     loss = loss + F.cross_entropy(side, targets) * AUXILIARY
             loss.backward()
             optimizer.step()
-            first = scores.detach().numpy() if first is None else first
-    return trace, first
+            first = scores.detach() if first is None else first
+    return trace, first.to("cpu").numpy()
 
 
 def no_such(name, models):

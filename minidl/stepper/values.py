@@ -35,6 +35,7 @@ class Value:
         self.looked = {}              # what was computed of it so far
         if array is not None:
             self.shape, self.dtype, self.device = tuple(array.shape), array.dtype, str(device_of(array))
+            self.array = move(array, CPU)  # from here on everything is looked at there
 
     # Values that stand for an op from before the recording have a shape, and no numbers.
     weight = property(lambda self: (self.of or self).role == "parameter")  # a gradient looks like what it is the gradient of
