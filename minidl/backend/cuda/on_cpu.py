@@ -1,4 +1,4 @@
-"""Runs a .cu file on the CPU, with the call interface of cupy.RawModule:
+"""Runs a .cu file on the CPU, with the call interface of cupy.RawModule.
 
     module = RawModule(code=text, options=("-DBM=64",), mode="check")
     kernel = module.get_function("conv2d_v2_shared_tile")
