@@ -18,9 +18,9 @@
 // Idea        per step along k a thread reads 8 + 8 numbers from shared memory and makes 64 multiply-adds of them (v2: 2 and 1),
 //             16 bytes at a time; global loads are 16 bytes too.
 // Block       BM * BN / 64 threads, 128 x 128 outputs: 256 threads
-// Memory      global: A is loaded ceil(N / BN) times, B ceil(M / BM) times; at 128 x 128 that is 1 byte per 32 multiply-adds.
-//             shared: 4 16-byte loads per 64 multiply-adds; BK * (BM + BN + 8) * 4 = 8.4 KB
-// Operations  M * N * K multiply-adds; index arithmetic once per 16 bytes loaded, without divisions (Windows::add)
+// Memory      global: A is loaded ceil(N / BN) times, B ceil(M / BM) times; at 128 x 128 that is 1 byte per 16 multiply-adds.
+//             shared: 4 16-byte loads per 64 multiply-adds; 8 * (BM + BN + 8) * 4 = 8.4 KB
+// Operations  M * N * K multiply-adds: 80 % of the loop's instructions; index arithmetic once per 16 bytes, without divisions
 // Share       not yet measured (expected: 60-75 % of cuDNN in float32)
 #define BLOCKED_K 8
 #define BLOCKED_THREADS (BM / 8 * (BN / 8))
@@ -42,18 +42,20 @@ conv2d_grad_x_v3_register_blocked(const float* __restrict__ grad_y, const float*
 }
 
 extern "C" __global__ void __launch_bounds__(BLOCKED_THREADS, 2)
-conv2d_grad_w_v3_register_blocked(const float* __restrict__ x, const float* __restrict__ grad_y, float* __restrict__ grad_w, int part, int splits,
-    int N, int C, int H, int W, int O, int OH, int OW,
+conv2d_grad_w_v3_register_blocked(const float* __restrict__ x, const float* __restrict__ grad_y, float* __restrict__ grad_w,
+    int part, int splits, int N, int C, int H, int W, int O, int OH, int OW,
     int KH, int KW, int SH, int SW, int PT, int PL, int DH, int DW, int groups) {
   const Conv s = {N, C, H, W, O, OH, OW, KH, KW, SH, SW, PT, PL, DH, DW, groups};
   blocked<BM, BN, BLOCKED_K, VEC>(GradW(x, grad_y, grad_w, s, part, splits, blockIdx.z));
 }
 
 // ---------------------------------------------------------------------------- v4: loads under way while multiplying
-// Idea        cp.async brings tiles t + 1 ... t + 3 into shared memory while tile t is multiplied: no registers wait for memory,
-//             and one barrier per tile is left of two.
+// Idea        cp.async brings the next tile into the other half of shared memory while this one is multiplied: no registers wait for
+//             memory, one barrier per 16 k instead of two per 8. 16-byte copies cannot turn a tile, so it stays as it lies, and a thread
+//             reads 4 k at once instead of 4 rows.
 // Block       as v3; a warp makes 32 x 64 outputs (tile.cuh: FusedMultiplyAdd)
-// Memory      global as v3; shared: as v3, STAGES times: 34 KB
+// Memory      global as v3; shared: 16 16-byte loads per 256 multiply-adds, as v3; at most STAGES * 20 * (BM + BN) * 4 = 41 KB
+// Operations  as v3: 82 % of the loop's instructions are multiply-adds. One block of 256 threads, up to 255 registers, a processor.
 // Share       not yet measured (expected: 85-100 % of cuDNN in float32)
 #ifndef STAGES
 #define STAGES 2
@@ -78,8 +80,8 @@ conv2d_grad_x_v4_double_buffered(const float* __restrict__ grad_y, const float* 
 }
 
 extern "C" __global__ void __launch_bounds__(PIPELINED_THREADS, 1)
-conv2d_grad_w_v4_double_buffered(const float* __restrict__ x, const float* __restrict__ grad_y, float* __restrict__ grad_w, int part, int splits,
-    int N, int C, int H, int W, int O, int OH, int OW,
+conv2d_grad_w_v4_double_buffered(const float* __restrict__ x, const float* __restrict__ grad_y, float* __restrict__ grad_w,
+    int part, int splits, int N, int C, int H, int W, int O, int OH, int OW,
     int KH, int KW, int SH, int SW, int PT, int PL, int DH, int DW, int groups) {
   const Conv s = {N, C, H, W, O, OH, OW, KH, KW, SH, SW, PT, PL, DH, DW, groups};
   PIPELINED(GradW(x, grad_y, grad_w, s, part, splits, blockIdx.z));

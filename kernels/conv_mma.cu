@@ -47,8 +47,8 @@ conv2d_grad_x_v5_tf32(const float* __restrict__ grad_y, const float* __restrict_
 }
 
 extern "C" __global__ void __launch_bounds__(MMA_THREADS, 1)
-conv2d_grad_w_v5_tf32(const float* __restrict__ x, const float* __restrict__ grad_y, float* __restrict__ grad_w, int part, int splits,
-    int N, int C, int H, int W, int O, int OH, int OW,
+conv2d_grad_w_v5_tf32(const float* __restrict__ x, const float* __restrict__ grad_y, float* __restrict__ grad_w,
+    int part, int splits, int N, int C, int H, int W, int O, int OH, int OW,
     int KH, int KW, int SH, int SW, int PT, int PL, int DH, int DW, int groups) {
   const Conv s = {N, C, H, W, O, OH, OW, KH, KW, SH, SW, PT, PL, DH, DW, groups};
   pipelined<TensorCores<BM, BN, WM, WN, 1>, BM, BN, STAGES, 4>(GradW(x, grad_y, grad_w, s, part, splits, blockIdx.z));
@@ -78,8 +78,8 @@ conv2d_grad_x_v6_3xtf32(const float* __restrict__ grad_y, const float* __restric
 }
 
 extern "C" __global__ void __launch_bounds__(MMA_THREADS, 1)
-conv2d_grad_w_v6_3xtf32(const float* __restrict__ x, const float* __restrict__ grad_y, float* __restrict__ grad_w, int part, int splits,
-    int N, int C, int H, int W, int O, int OH, int OW,
+conv2d_grad_w_v6_3xtf32(const float* __restrict__ x, const float* __restrict__ grad_y, float* __restrict__ grad_w,
+    int part, int splits, int N, int C, int H, int W, int O, int OH, int OW,
     int KH, int KW, int SH, int SW, int PT, int PL, int DH, int DW, int groups) {
   const Conv s = {N, C, H, W, O, OH, OW, KH, KW, SH, SW, PT, PL, DH, DW, groups};
   pipelined<TensorCores<BM, BN, WM, WN, 3>, BM, BN, STAGES, 4>(GradW(x, grad_y, grad_w, s, part, splits, blockIdx.z));

@@ -1,7 +1,7 @@
 // tile.cuh: the tile loop that rungs v3 to v6 of convolution share. It computes C = A * B for any map of maps.cuh.
 //
 //   Loader      which elements of an operand a thread brings in, and how it walks along k
-//   blocked     v3: tile through registers into shared memory, 8 x 8 outputs per thread
+//   blocked     v3: tiles through registers into shared memory, 8 x 8 outputs per thread
 //   pipelined   v4-v6: tiles arrive by cp.async while earlier ones are multiplied; Math says how (FusedMultiplyAdd here, mma.cuh)
 #ifndef MINIDL_TILE_CUH
 #define MINIDL_TILE_CUH
@@ -14,11 +14,12 @@
 struct TileAt {
   int m, n;
   __device__ __forceinline__ TileAt(int block, int M, int N, int TILE_M, int TILE_N) {
-    const int tall = (M + TILE_M - 1) / TILE_M, wide = (N + TILE_N - 1) / TILE_N, band = block / (8 * wide), inside = block - band * 8 * wide;
+    const int tall = (M + TILE_M - 1) / TILE_M, wide = (N + TILE_N - 1) / TILE_N;
+    const int band = block / (8 * wide), inside = block - band * 8 * wide;
     const int height = min(8, tall - band * 8);
-    m = (band * 8 + inside % max(height, 1)) * TILE_M;   // a class of GradX may have fewer tiles than the grid: m >= M, nothing to do
+    m = (band * 8 + inside % max(height, 1)) * TILE_M;
     n = inside / max(height, 1) * TILE_N;
-    if (height <= 0) m = M;
+    if (height <= 0) m = M;      // a class of GradX may have fewer tiles than the grid: m >= M, nothing to do
   }
 };
 
@@ -74,7 +75,9 @@ template <int VECTOR, typename Map>
 __device__ __forceinline__ void write4(const Map& map, int row, int n, const float* v) {
   float* to = map.out(row) + n;
   if (VECTOR == 4) {
-    if (n < map.N) *reinterpret_cast<float4*>(to) = make_float4(v[0] + map.bias(n), v[1] + map.bias(n + 1), v[2] + map.bias(n + 2), v[3] + map.bias(n + 3));
+    if (n >= map.N) return;       // N is a multiple of 4
+    const float4 sum = make_float4(v[0] + map.bias(n), v[1] + map.bias(n + 1), v[2] + map.bias(n + 2), v[3] + map.bias(n + 3));
+    *reinterpret_cast<float4*>(to) = sum;
   } else {
 #pragma unroll
     for (int c = 0; c < 4; c++)
