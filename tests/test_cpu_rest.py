@@ -35,6 +35,8 @@ def image(rng, shape, dtype="float32", scale=1.0, offset=0.0, order="stored"):
     """Normal numbers in storage order, or with the axes in another order in memory."""
     values = np.asarray(rng.standard_normal(shape) * scale + offset, dtype)
     array = empty(shape, np.dtype(dtype), values) if order == "stored" else np.empty(shape[::-1], dtype).transpose()
+    if order == "stretch" and len(shape) == 4:  # of the channels of a wider image
+        array = empty((shape[0], shape[1] + 3, *shape[2:]), np.dtype(dtype), values)[:, 2:-1]
     array[...] = values
     return array
 
@@ -51,8 +53,8 @@ def batch_norms(draw):
     ndim = draw(st.sampled_from((2, 4, 4)))
     shape = (draw(st.integers(2, 5)), draw(st.sampled_from((1, 2, 3, 5, 12, 13))), *[draw(st.integers(1, 6)) for _ in range(ndim - 2)])
     return {"shape": shape, "seed": draw(st.integers(0, 99)), "weight": draw(st.booleans()), "bias": draw(st.booleans()),
-            "add": draw(st.booleans()), "relu": draw(st.booleans()), "offset": draw(st.sampled_from((0, 1, 30, 1000))),
-            "dtype": draw(st.sampled_from(("float32", "float32", "float64"))), "order": draw(st.sampled_from(("stored", "other")))}
+            "order": draw(st.sampled_from(("stored", "other", "stretch"))), "add": draw(st.booleans()), "relu": draw(st.booleans()), "offset": draw(st.sampled_from((0, 1, 30, 1000))),
+            "dtype": draw(st.sampled_from(("float32", "float32", "float64")))}
 
 
 def batch_norm_arrays(call):
@@ -61,7 +63,8 @@ def batch_norm_arrays(call):
     x = image(rng, shape, dtype, rng.uniform(0.5, 2, (1, shape[1], *[1] * (len(shape) - 2))), call["offset"], call["order"])
     weight = rng.uniform(0.5, 2, shape[1]).astype(dtype) if call["weight"] else None
     bias = rng.standard_normal(shape[1]).astype(dtype) if call["bias"] else None
-    return x, weight, bias, image(rng, shape, dtype, order=call["order"]) if call["add"] else None, image(rng, shape, dtype)
+    add, grad_y = (image(rng, shape, dtype, order=call["order"]) for _ in "ag")
+    return x, weight, bias, add if call["add"] else None, grad_y
 
 
 def test_batch_norm_equals_the_plain_one(tiny_blocks):
@@ -253,6 +256,12 @@ def test_average_pooling_equals_the_plain_one(tiny_items):
         assert np.abs(grad_x - function("avg_pool2d_grad_x", "generic")(grad_y, x.shape, **how)).max(initial=0) <= close
 
     compare()
+
+
+def test_joining_sample_by_sample_changes_nothing(tiny_pieces):
+    rng = np.random.default_rng(8)
+    arrays = [image(rng, (4, 3, 5, 2)), image(rng, (4, 6, 5, 2), order="other"), image(rng, (4, 1, 5, 2))]
+    assert np.array_equal(layout.join(arrays, 1, empty((4, 10, 5, 2), arrays[0].dtype, arrays[0])), np.concatenate(arrays, 1))
 
 
 def test_another_order_in_memory_is_copied_on_all_cores(tiny_pieces):

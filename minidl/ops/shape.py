@@ -5,7 +5,7 @@ A result may be a view of its input or a copy; none of them promises either. No 
 
 import math
 
-from minidl.backend.layout import empty, stored
+from minidl.backend.layout import empty, join, stored
 from minidl.core.device import array_module
 from minidl.core.dtypes import result_type
 from minidl.core.errors import ArgumentError, RangeError, ShapeError, explained
@@ -191,8 +191,7 @@ def cat(tensors, dim=0):
                             [f"tensors[0]: {shape}", f"tensors[{number}]: {array.shape}"],
                             "Did you mean another dim=?")
     sizes = [array.shape[axis] for array in arrays]
-    y = empty((*shape[:axis], sum(sizes), *shape[axis + 1:]), arrays[0].dtype, arrays[0])
-    array_module(y).concatenate(arrays, axis, out=y)
+    y = join(arrays, axis, empty((*shape[:axis], sum(sizes), *shape[axis + 1:]), arrays[0].dtype, arrays[0]))
     starts = [sum(sizes[:k]) for k in range(len(sizes))]
     needs = [t.requires_grad for t in tensors]
 

@@ -54,9 +54,14 @@ class Table:
         self.ones = np.ones(max(self.M % k, PART // (k * self.C)) + 1, x.dtype)
 
     def rows(self, array):
-        """The (M, C) view of an array of x's shape."""
-        array = stored(array)
-        return array.transpose(0, 2, 3, 1).reshape(-1, self.C) if array.ndim == 4 else array
+        """The (M, C) view of an array of x's shape. A stretch of channels, as cat's gradient hands out, needs no copy beforehand:
+        block() copies a part of it when that part's turn comes.
+        """
+        if array.ndim == 2:
+            return stored(array)
+        (_, H, W, _), (n, h, w, c) = array.transpose(0, 2, 3, 1).shape, array.transpose(0, 2, 3, 1).strides
+        array = array if c == array.itemsize and h == W * w and n == H * h else stored(array)
+        return array.transpose(0, 2, 3, 1).reshape(-1, self.C)
 
     def beside(self, values):
         """One number per channel, repeated to stand beside a long row."""
