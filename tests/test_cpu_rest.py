@@ -53,7 +53,8 @@ def batch_norms(draw):
     ndim = draw(st.sampled_from((2, 4, 4)))
     shape = (draw(st.integers(2, 5)), draw(st.sampled_from((1, 2, 3, 5, 12, 13))), *[draw(st.integers(1, 6)) for _ in range(ndim - 2)])
     return {"shape": shape, "seed": draw(st.integers(0, 99)), "weight": draw(st.booleans()), "bias": draw(st.booleans()),
-            "order": draw(st.sampled_from(("stored", "other", "stretch"))), "add": draw(st.booleans()), "relu": draw(st.booleans()), "offset": draw(st.sampled_from((0, 1, 30, 1000))),
+            "order": draw(st.sampled_from(("stored", "other", "stretch"))), "add": draw(st.booleans()), "relu": draw(st.booleans()),
+            "offset": draw(st.sampled_from((0, 1, 30, 1000))),
             "dtype": draw(st.sampled_from(("float32", "float32", "float64")))}
 
 
