@@ -53,13 +53,14 @@ class Kernel:
         self.file, self.signature, self.name = file, signature, signature.name
         self.options = tuple(f"-D{key}={int(value) if isinstance(value, bool) else value}" for key, value in sorted(defines.items()))
         self.converters = [(p.name, p, _pointer if p.pointer else _whole if p.dtype in WHOLE else _real) for p in signature.parameters]
+        self.names = {p.name for p in signature.parameters}
         self.compiled = {}  # (module, device, mode, order) -> function
 
     def __repr__(self):
         return f"<kernel {self.signature} of {self.file}{' '.join(('', *self.options))}>"
 
     def __call__(self, grid, block, *, shared=0, **arguments):
-        if len(arguments) != len(self.converters) or any(name not in arguments for name, _, _ in self.converters):
+        if arguments.keys() != self.names:
             raise self._names(arguments)
         values = [convert(self, p, arguments[name]) for name, p, convert in self.converters]
         arrays = [a for (_, p, _), a in zip(self.converters, values, strict=True) if p.pointer and a is not None]
@@ -178,12 +179,21 @@ def _pointer(kernel, p, array):
                     "Use minidl.backend.layout.stored(array).")
 
 
+_TYPED = {}  # (dtype, int) -> the same number as a NumPy scalar: sizes come again and again
+
+
 def _whole(kernel, p, value):
+    typed = _TYPED.get((p.dtype, value)) if type(value) is int else None
+    if typed is not None:
+        return typed
     if not isinstance(value, (int, np.integer, np.bool_)):
         raise explained(DTypeError, kernel.name, f"{p.name} must be a whole number.", [f"parameter: {p!r}", f"it is {describe(value)}"],
                         "Convert it: int(...).")
     try:
-        return WHOLE[p.dtype](int(value))
+        typed = WHOLE[p.dtype](int(value))
+        if type(value) is int and len(_TYPED) < 4096:
+            _TYPED[p.dtype, value] = typed
+        return typed
     except OverflowError:
         raise explained(ArgumentError, kernel.name, f"{p.name} does not fit into {p.type}.", [f"parameter: {p!r}", f"it is {value}"],
                         "Split the work into several launches, or use long long in the kernel.") from None
