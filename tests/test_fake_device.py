@@ -31,7 +31,11 @@ READS = ("get", "item", "tolist", "__bool__", "__int__", "__float__", "__index__
 
 
 @pytest.fixture(autouse=True)
-def device():
+def device(monkeypatch):
+    def refused(self, array, *_):
+        assert array.dtype.kind in "biu", f"{self.__name__}.at adds in whatever order the threads arrive: other bits every time"
+
+    monkeypatch.setattr(stand_in.ufunc, "at", refused)
     with stand_in.installed():
         yield
     later.forget()
@@ -289,6 +293,16 @@ def test_a_move_keeps_the_order_in_memory():
     assert rows.to("cuda").tolist() == rows.tolist() and rows.cuda().cpu().tolist() == rows.tolist()
     for shape in ((), (0,), (0, 3, 2, 2), (1, 1, 1, 1)):
         assert minidl.zeros(shape).to("cuda").cpu().shape == shape
+
+
+def test_a_copy_to_the_cpu_need_not_wait():
+    x = minidl.randn(2, 3, 4, 5).cuda()
+    there = x.to("cpu", non_blocking=True)
+    minidl.cuda.synchronize()
+    assert there.tolist() == x.tolist() and there.array.strides == x.array.strides
+    assert x.to("cpu", minidl.float64, non_blocking=True).dtype == minidl.float64
+    x.requires_grad_().to("cpu", non_blocking=True).sum().backward()
+    assert x.grad.is_cuda
 
 
 def test_tensors_are_made_on_the_device():

@@ -55,10 +55,19 @@ def report():
         "implementations": {name: backend.names(name) for name in sorted(backend.IMPLEMENTATIONS)},
         "forced_backend": STATE.backend or os.environ.get("MINIDL_BACKEND"),
         "kernels": {"folder": str(kernels_folder()), "sources": sorted(p.name for p in kernels_folder().glob("*.cu"))},
+        "kernel_tools": kernel_tools(),
         "caches": [cache("minidl", cache_folder()), cache("cupy kernels", cupy_cache)],
     }
     found["problems"] = problems(found)
     return found
+
+
+def kernel_tools():
+    """What it takes to compile and to run kernels without a GPU, as [{what, why_not}]."""
+    from minidl.backend.cuda import nvrtc, on_cpu_build, on_cpu_step
+    asked = {"compile for a GPU": nvrtc.why_no_compiler, "count instructions": nvrtc.why_no_disassembler,
+             "run on the CPU": on_cpu_build.why_no_compiler, "step through": on_cpu_step.why_no_gdb}
+    return [{"what": what, "why_not": " ".join(why_not().split())} for what, why_not in asked.items()]
 
 
 def problems(found):
@@ -145,6 +154,7 @@ def text(found):
         *[("backends", f"{op}: {', '.join(names)}") for op, names in found["implementations"].items()],
         *([("", f"forced: {found['forced_backend']}")] if found["forced_backend"] else []),
         ("kernels", f"{found['kernels']['folder']}   {', '.join(found['kernels']['sources']) or 'no .cu file yet'}"),
+        *[("", f"{tool['what']}: {tool['why_not'] or 'yes'}") for tool in found["kernel_tools"]],
         *[("cache", f"{c['what']}: {c['folder']}   {size_text(c['bytes'])}") for c in found["caches"]],
     ]
     lines, before = [], None

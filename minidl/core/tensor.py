@@ -303,8 +303,9 @@ class Tensor:
     T = property(lambda self: ops.permute(self, tuple(range(self.ndim))[::-1]), doc="All axes in reverse order.")
     mT = property(lambda self: ops.transpose(self, -2, -1), doc="The last two axes swapped.")  # noqa: N815 - PyTorch's name
 
-    def to(self, *targets, dtype=None, device=None, **_):
-        """Convert to a dtype, a device, or both: x.to("cuda"), x.to(minidl.float64), x.to(other)."""
+    def to(self, *targets, dtype=None, device=None, non_blocking=False, **_):
+        """Convert to a dtype, a device, or both: x.to("cuda"), x.to(minidl.float64), x.to(other). To a GPU no copy makes the program
+        wait; to the CPU it does, unless non_blocking: then the values are there after minidl.cuda.synchronize()."""
         for target in targets:
             if isinstance(target, Tensor):
                 dtype, device = target.dtype, target.device
@@ -316,7 +317,7 @@ class Tensor:
         device = self.device if device is None else Device(device)
         if dtype == self.dtype and device == self.device:
             return self
-        return ops.to(self, dtype=dtype, device=device)
+        return ops.to(self, dtype=dtype, device=device, non_blocking=non_blocking and dtype == self.dtype)
 
     def type_as(self, other): return self.to(other.dtype)
     def cpu(self): return self.to(device="cpu")

@@ -320,15 +320,16 @@ def clone(x):
 
 
 @op("x", examples=[example(normal(2, 3), dtype="float64"), example(normal(2, 3, 2, 2), dtype="float64")], tex=r"y = x")
-def to(x, dtype=None, device=None):
-    """Convert: the same values in another dtype, on another device.
+def to(x, dtype=None, device=None, non_blocking=False):
+    """Convert: the same values in another dtype, on another device; non_blocking: on the CPU they arrive by cuda.synchronize() only.
 
     Shapes:    x -> y, the same.
     Backward:  grad_x = grad_y, converted back. A conversion to integers has no gradient.
     """
     before, home = x.dtype, x.device
     with np.errstate(all="ignore"):  # a number too big for the new dtype becomes inf without a word, as in PyTorch
-        y = stored(move(x.array, device or home).astype(dtype or before))
+        y = move(x.array, device or home, wait=not non_blocking)
+        y = y if non_blocking and y is not x.array and dtype in (None, before) else stored(y.astype(dtype or before))
 
     def backward(grad_y):
         return grad_y.to(dtype=before, device=home)
