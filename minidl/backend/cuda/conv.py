@@ -39,6 +39,8 @@ def at_least(columns, call, arrays, newest=0):
     here = architecture(arrays[0])
     if here < newest:
         return f"it needs compute capability {newest / 10}, and this device has {here / 10}"
+    if call.product[2] >= 2**16:
+        return f"{call.product[2]} products side by side are more than a grid's third axis takes"
     narrow = min(call.product[:2]) if call.op == "conv2d_grad_w" else call.product[1]
     return common(call, arrays) or (NotFor(f"{narrow} columns would fill too little of a tile") if narrow < columns else "")
 
