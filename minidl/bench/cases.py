@@ -67,13 +67,13 @@ class _Heard(backend.Listener):
         self.direction, self.requests, self.thread, self.depth = "forward", [], threading.get_ident(), 0
 
     def asked(self, op, arrays, how):
-        if threading.get_ident() == self.thread:
-            if not self.depth:  # what an implementation asks for is its own affair
-                self.requests.append((self.direction, op, arrays, how))
-            self.depth += 1
+        self.depth += threading.get_ident() == self.thread
 
     def ran(self, op, implementation, arrays, how, result, seconds):
-        self.depth -= threading.get_ident() == self.thread
+        if threading.get_ident() == self.thread:
+            self.depth -= 1
+            if not self.depth and result is not None:  # what an implementation asks for, and what writes in place, is no row
+                self.requests.append((self.direction, op, arrays, how))
 
 
 def drawn(seed, *shape):

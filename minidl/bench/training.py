@@ -10,7 +10,7 @@ from minidl.bench import torch_twins
 from minidl.core.create import tensor
 from minidl.core.rng import manual_seed
 
-SGD = {"lr": 0.001, "momentum": 0.9, "weight_decay": 1e-4}
+SGD = {"lr": 1e-4, "momentum": 0.9, "weight_decay": 1e-4}  # small steps: rounding is passed on, not blown up
 HEADS = {"googlenet": 0.3, "inception_v3": 0.4}  # what an auxiliary head's loss counts, as in the papers
 BATCH = {"resnet20": 128, "resnet32": 128}       # else 8, and 64 for pictures below 64 pixels
 
