@@ -318,6 +318,43 @@ def test_tensors_are_made_on_the_device():
     assert there.tolist() == minidl.randn(5).tolist(), "one seed, one stream on every device"
 
 
+def test_writes_take_numpys_arrays_and_lists():
+    x = minidl.zeros(3, 2).cuda()
+    x[0], x[1], x[2, 0], x[2, 1] = np.ones(2, np.float32), [2, 3], np.float32(4), minidl.tensor(5.0)
+    x[x > 4] = 6
+    assert x.tolist() == [[1, 1], [2, 3], [4, 6]]
+
+
+TOOLS = {
+    "detect_anomaly": lambda x: _inside(minidl.detect_anomaly(), x), "profile": lambda x: _inside(minidl.profile(), x),
+    "debug": lambda x: _inside(minidl.debug(), x), "use_fusion": lambda x: _inside(minidl.use_fusion(False), x),
+    "show": lambda x: (repr(x), x._repr_html_(), f"{x.sum():.3f}", list(x), len(x)),
+    "clip": lambda x: nn.utils.clip_grad_norm_([_inside(minidl.enable_grad(), x)], 1.0, float("inf")),
+    "gradcheck": lambda x: minidl.autograd.gradcheck(lambda t: (t * t).sum(), x.double().requires_grad_()),
+    "in place": lambda x: x.mul_(2).add_(x).clamp_(0, 1).normal_().uniform_().lerp_(x, 0.5).fill_(2).zero_(),
+    "scatter": lambda x: (x.scatter(0, _rows(), 1.0), x.scatter(0, _rows(), 2.0, reduce="add"), x.scatter_add(0, _rows(), x[:2])),
+    "pick": lambda x: (x.masked_select(x > 0), x[x > 0], x[[0, 1]], x.index_add(0, _rows()[:, 0], x[:2]), nn.functional.one_hot(_rows())),
+    "order": lambda x: (x.sort(1), x.topk(2, 1), x.median(), x.cumsum(0), x.std()),
+    "random": lambda x: (minidl.bernoulli(x.sigmoid()), minidl.randint(3, (2,), device="cuda"), minidl.randperm(4, device="cuda")),
+}
+
+
+def _rows():
+    return minidl.tensor([[0, 1, 1, 0], [2, 2, 0, 1]], device="cuda")
+
+
+def _inside(context, x):
+    with context:
+        leaf = x.detach().requires_grad_()
+        (leaf * leaf).sum().backward()
+    return leaf
+
+
+@pytest.mark.parametrize("name", TOOLS)
+def test_tools_and_functions_that_are_no_ops(name):
+    TOOLS[name](minidl.randn(3, 4).cuda())
+
+
 def test_a_module_moves_with_gradients_and_buffers_and_back():
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
     weight, before = net[0].weight, net.state_dict()["0.weight"].numpy().copy()

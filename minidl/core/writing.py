@@ -2,8 +2,10 @@
 
 import contextlib
 
+import numpy as np
+
 from minidl.core.config import STATE, no_grad
-from minidl.core.device import move
+from minidl.core.device import move, on_cpu
 from minidl.core.dtypes import category
 from minidl.core.errors import DTypeError, GraphError, ShapeError, explained
 from minidl.core.guard import lifted, written
@@ -13,6 +15,8 @@ def write(x, call, value, place=None):
     """x[...] = value: broadcast, cast, stamped. `place(array)` gives (view, index) of the part to write, the whole by default."""
     refuse_recorded(x, call, value)
     array = getattr(value, "array", None)
+    if array is None and isinstance(value, (list, tuple, np.ndarray)) and not on_cpu(x.array):
+        array = np.asarray(value)
     value = value if array is None else move(array, x.device)
     with lifted(x.array):  # first: a view of a read-only array stays read-only
         target, index = (x.array, ...) if place is None else place()
