@@ -148,7 +148,7 @@ function worked(step) {
 function updateTable(step) {
   return scroller("parameters", el("table", {}, el("thead", {}, el("tr", {}, ["parameter", "|gradient| ≤", "change / size"].map((c) => el("th", { scope: "col" }, c)))),
     el("tbody", {}, (step.parameters ?? []).map((row) => el("tr", {}, el("th", { scope: "row" }, el("bdi", {}, tensorOf(row.tensor)?.name ?? "")),
-      el("td", {}, num(tensorOf(row.gradient)?.facts?.absmax)), el("td", {}, num(row.change)))))));
+      el("td", {}, num(tensorOf(row.gradient)?.facts?.absmax)), el("td", {}, row.change === "inf" ? "from 0" : num(row.change)))))));
 }
 
 // --- source ----------------------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 // The stage: an op with its inputs on the left, its parameters below, its outputs on the right. Going back, every
 // tensor shows its gradient too, and the arrows turn. An element chosen in one tensor lights up what it meets in the others.
 
-import { append, arrow, byId, el, fill, num, shapeText } from "./dom.js";
+import { append, arrow, byId, el, fill, num, shapeText, visible } from "./dom.js";
 import { forwardOf, sentenceOf, settingsText, tensorOf, titleOf, trace } from "./data.js";
 import { boxAt, boxOf, draw, legend, plan, rectangles, roles, shownValue, sizeOf } from "./picture.js";
 import { pane, update, view } from "./state.js";
@@ -104,6 +104,7 @@ function heading(step) {
   fill(byId("idea"), step.kind === "forward" && number >= 0 ? formula(number, line.formula.join(" ")) : null,
     el("p", {}, el("b", {}, step.kind === "backward" ? "Backward: " : ""), told ?? ""));
   fill(byId("effect"), line?.effect ? [el("b", {}, "To the gradient: "), line.effect, " "] : null, step.measured ? el("span", { class: "measured" }, step.measured) : null);
+  byId("effect").title = visible(step.measured); // where it is cut off
   fill(byId("says"), sentenceOf(view.place));
 }
 
