@@ -266,7 +266,12 @@ def test_the_cache(tmp_path, monkeypatch):
         assert other.library_path != first.library_path
         assert first.library_path.is_relative_to(tmp_path)
         assert not [p for p in first.library_path.parent.iterdir() if p.suffix != ".so"]  # nothing half made is left
-        os.chmod(first.library_path.parent, 0o500)
+        on_cpu_build._folder.cache_clear(), on_cpu_build.build_runtime.cache_clear()
+        monkeypatch.setenv("MINIDL_CACHE", str(first.library_path))  # a file: no folder can be made in it
+        x = np.zeros(1, INT)
+        elsewhere = RawModule(code=code, options=("-DVALUE=3",))
+        elsewhere.get_function("k")((1,), (1,), (x,))
+        assert x[0] == 3 and not elsewhere.library_path.is_relative_to(tmp_path)
     finally:
         on_cpu_build._folder.cache_clear(), on_cpu_build.build_runtime.cache_clear()
 

@@ -4,6 +4,7 @@ The runtime of kernels/cpu/*.cpp is a library of its own, built once. Everything
 renamed, so that two processes never see half a file.
 """
 
+import atexit
 import functools
 import hashlib
 import os
@@ -133,7 +134,9 @@ def _folder():
         with tempfile.TemporaryFile(dir=folder):
             return folder
     except OSError:  # a cache that cannot be written: build for this process alone
-        return Path(tempfile.mkdtemp(prefix="minidl_on_cpu_"))
+        folder = Path(tempfile.mkdtemp(prefix="minidl_on_cpu_"))
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        return folder
 
 
 @functools.cache
