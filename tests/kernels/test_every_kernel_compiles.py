@@ -26,7 +26,8 @@ needs_gxx = pytest.mark.skipif(bool(why_no_compiler()), reason="NO KERNEL IS RUN
 # (pattern, registers per thread, bytes of static shared memory). 65,536 registers on a processor: 128 are two blocks of 256 threads.
 BUDGETS = [
     (r"conv2d_.*_(tf32|3xtf32)$|conv2d_v[56]_", 255, 49152),
-    (r"conv2d_.*v4_double_buffered", 128, 33792),
+    (r"conv2d_.*v4_double_buffered", 255, 40960),  # one block a processor: 4 k at once in registers, 82 % of its loop multiply-adds
+    (r"conv2d_grad_x_v3", 168, 8448),
     (r"conv2d_.*v[23]_", 128, 8448),
     (r"norm_grad_sums_v3_float4", 128, 9216),
     (r"norm_.*v3_float4", 96, 9216),
