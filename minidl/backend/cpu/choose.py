@@ -5,6 +5,8 @@ is what was measured, on two cores of an AMD EPYC with OpenBLAS's AVX2 kernels. 
 use_backend("cpu/winograd_2x2") forces a rung that can, worth it or not.
 """
 
+import functools
+import math
 from types import SimpleNamespace
 from typing import NamedTuple
 
@@ -15,6 +17,7 @@ from minidl.backend.cpu import depthwise, im2col_blocked, products, winograd, wi
 from minidl.backend.window import output_size
 from minidl.core.config import STATE
 
+OUTPUTS = {(3, 3): (4, 4), (5, 5): (4, 4), (1, 3): (1, 4), (3, 1): (4, 1), (1, 5): (1, 4), (5, 1): (4, 1), (1, 7): (1, 4), (7, 1): (4, 1)}
 WORTH = 6144  # tiles × channels from which F(4×4) wins: 14×14 × 48 channels and 7×7 × 192, batch 8, lie there
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
@@ -46,20 +49,32 @@ def own_filters(call):
 
 
 def winograd_can(call):
-    """3×3 at stride 1, float32, and not switched off."""
-    if call.w_shape[2:] != (3, 3) or call.stride != (1, 1) or call.dilation != (1, 1) or call.groups > 1:
-        return NotFor("for 3×3 kernels of stride 1, dilation 1, one group")
+    """Stride 1, float32, and not switched off."""
+    if call.stride != (1, 1) or call.dilation != (1, 1) or call.groups > 1:
+        return NotFor("for stride 1, dilation 1, one group")
     if call.dtype != np.float32:
         return NotFor("for float32: its rounding would spoil float64")
     return "" if STATE.winograd else NotFor("switched off by use_winograd(False)")
 
 
+def large_tiles_can(call):
+    """The kernels whose rounding was measured and found small."""
+    if call.w_shape[2:] not in OUTPUTS:
+        return NotFor("for kernels 3×3, 5×5 and 3, 5 or 7 cells in a line: with others its rounding grows too large")
+    return winograd_can(call)
+
+
+def small_tiles_can(call):
+    """3×3 alone: for 5×5 the smallest tile that pays is the large one."""
+    return winograd_can(call) if call.w_shape[2:] == (3, 3) else NotFor("for 3×3 kernels")
+
+
 def large_tiles(call):
-    """F(4×4): where its transforms cost less than the multiplications it saves."""
+    """Where the transforms cost less than the multiplications that they save."""
     channels = min(call.w_shape[:2])
     if channels < 16:
         return NotFor(f"{channels} channels: transforms would cost more than the products (3 channels: 53 against 113 GFLOP/s)")
-    tiles = call.x_shape[0] * -(-call.size[0] // 4) * -(-call.size[1] // 4)
+    tiles = call.x_shape[0] * math.prod(-(-places // m) for places, m in zip(call.size, OUTPUTS[call.w_shape[2:]], strict=True))
     if tiles * channels < WORTH:
         return NotFor(f"{tiles} tiles × {channels} channels < {WORTH}: columns are faster there (24 channels at 14×14: 129 against 79)")
     return ""
@@ -67,7 +82,7 @@ def large_tiles(call):
 
 def small_tiles(call):
     """F(2×2): the middle rung, there to be compared, and to be forced where rounding matters."""
-    return NotFor("F(4×4) or columns are as fast or faster wherever this was measured (but it rounds ten times less than F(4×4))")
+    return NotFor("F(4×4) or columns are as fast or faster wherever this was measured (but it rounds four times less than F(4×4))")
 
 
 def always(call):
@@ -75,25 +90,34 @@ def always(call):
     return ""
 
 
-def winograd_rung(tile):
-    """The three ops with one size of tile, called as every rung is."""
+@functools.cache
+def _tile(outputs, kernel):
+    return winograd.Tile(outputs, kernel)
+
+
+def winograd_rung(outputs):
+    """The three ops with the tiles that `outputs` has for each kernel, called as every rung is."""
+
+    def tile(w_shape):
+        return _tile(outputs[tuple(w_shape[2:])], tuple(w_shape[2:]))
 
     def conv2d(x, weight, bias, stride, padding, dilation, groups):
-        return winograd.forward(tile, x, weight, bias, padding)
+        return winograd.forward(tile(weight.shape), x, weight, bias, padding)
 
     def conv2d_grad_x(grad_y, weight, x_shape, stride, padding, dilation, groups):
-        return winograd.grad_x(tile, grad_y, weight, x_shape, padding)
+        return winograd.grad_x(tile(weight.shape), grad_y, weight, x_shape, padding)
 
     def conv2d_grad_w(x, grad_y, w_shape, stride, padding, dilation, groups):
-        return winograd_grad_w.grad_w(tile, x, grad_y, w_shape, padding)
+        return winograd_grad_w.grad_w(tile(w_shape), x, grad_y, w_shape, padding)
 
     return SimpleNamespace(conv2d=conv2d, conv2d_grad_x=conv2d_grad_x, conv2d_grad_w=conv2d_grad_w)
 
 
 LADDER = [  # name, the three ops, can it?, is it worth it?, what explain() says of it
     ("cpu/products", products, pointwise, always, "a 1×1 convolution is one product over all pixels, without columns"),
-    ("cpu/winograd_4x4", winograd_rung(winograd.F4), winograd_can, large_tiles, "4 times fewer multiplications than columns need"),
-    ("cpu/winograd_2x2", winograd_rung(winograd.F2), winograd_can, small_tiles, "2.25 times fewer multiplications than columns need"),
+    ("cpu/winograd", winograd_rung(OUTPUTS), large_tiles_can, large_tiles, "half to a quarter of the multiplications that columns need"),
+    ("cpu/winograd_2x2", winograd_rung({(3, 3): (2, 2)}), small_tiles_can, small_tiles,
+     "2.25 times fewer multiplications than columns need"),
     ("cpu/depthwise", depthwise, own_filters, always, "one kernel cell at a time, in the cache: a product would have one column"),
     ("cpu/im2col_blocked", im2col_blocked, always, always, "columns gathered block by block in the cache, products written in place"),
 ]

@@ -1,13 +1,19 @@
-"""Winograd's convolution F(m×m, 3×3): a 3×3 convolution of stride 1 with 2.25 (m = 2) or 4 (m = 4) times fewer multiplications.
+"""Winograd's convolution F(m, r) along each axis: kernels 3×3, 5×5, 1×7, ... at stride 1 with half to a quarter of the multiplications.
 
-    y = Aᵀ [ (G w Gᵀ) ∘ (Bᵀ x B) ] A         per tile of m×m outputs, that is of t×t = (m + 2)×(m + 2) pixels
+    y = Aᵀ [ (G w Gᵀ) ∘ (Bᵀ x B) ] A         per tile of m×m outputs, that is of t×t pixels, t = m + r − 1
 
 In the domain between, a convolution is a product of numbers; summed over channels, t·t matrix products of tiles × C with
 C × O. The transforms are products too, with kron(Bᵀ, Bᵀ) and kron(Aᵀ, Aᵀ): tiles are gathered so that the t·t numbers of
 a tile are one column. A block of tiles goes through all four steps in the cache.
 
-Rounding grows with m: for outputs of size 1 the error in float32 is 2e-6 to 2e-5 with m = 2, 2e-5 to 8e-5 with m = 4
-(im2col: 2e-6). tests/test_cpu_conv.py bounds it; use_winograd(False) turns it off; float64 never takes it.
+    kernel           3×3 F(4×4)   3×3 F(2×2)   5×5 F(4×4)   1×3 F(4)   1×5 F(4)   1×7 F(4)
+    multiplications     1/4         1/2.25       1/6.25        1/2       1/2.5      1/2.8
+    rounding           8e-5          2e-5         1e-4        2e-5        4e-5       8e-5       (columns: 4e-6)
+
+Rounding is the error in float32 where outputs have size 1; tests/test_cpu_conv.py bounds it, use_winograd(False) turns all
+this off, and float64 never takes it. Measured against columns, two cores of an AMD EPYC, GFLOP/s counted as direct
+convolution: 3×3, 8×512×28×28 -> 512: 690 instead of 213; 8×64×56×56 -> 64: 350 instead of 200; 5×5, 8×48×35×35 -> 64:
+380 instead of 186; 1×7, 8×192×17×17 -> 192: 324 instead of 201.
 """
 
 import numpy as np
@@ -18,36 +24,47 @@ from minidl.backend.layout import empty
 from minidl.backend.threads import parallel_for, scratch, spans
 from minidl.backend.window import output_size
 
-BLOCK = 1 << 21  # bytes of a block's transformed tiles and products
+BLOCK = 1 << 22  # bytes of a block's transformed tiles and products: a quarter of it loses a third (too few tiles a product)
 CHUNK = 1 << 26  # bytes of transformed tiles and products that may lie in memory at a time, where blocks would be too small
 FEW = 40         # tiles: a block of fewer wastes its products on reading the filters
-STEP = 512       # columns of a transform at a time: t·t × t·t × 512 stays in the first-level cache
+STEP = 512       # columns of a transform at a time: they stay in the first-level cache
+POINTS = (0, 1, -1, 2, -2, 1 / 2, -1 / 2, 3 / 4, -4 / 3)  # where the polynomials behind it are evaluated; the last is infinity
+
+
+def axis(m, r):
+    """(Bᵀ, G, Aᵀ) of F(m, r), m outputs of a filter of r cells from t = m + r − 1 points: Toom and Cook's, transposed."""
+    t = m + r - 1
+    points = POINTS[:t - 1]
+    B, G, A = np.zeros((t, t)), np.zeros((t, r)), np.zeros((m, t))
+    for i, a in enumerate(points):
+        others = points[:i] + points[i + 1:]
+        B[i, :t - 1] = np.poly(others)[::-1]  # the polynomial that is 0 at all the other points
+        G[i] = np.power(float(a), np.arange(r)) / np.prod([a - b for b in others])
+        A[:, i] = np.power(float(a), np.arange(m))
+    B[-1], G[-1, -1], A[-1, -1] = np.atleast_1d(np.poly(points))[::-1], 1, 1  # infinity
+    return B, G, A
 
 
 class Tile:
-    """The matrices of F(m×m, 3×3)."""
+    """The matrices of F(m, KH) down by F(n, KW) across."""
 
-    def __init__(self, B, G, A):
-        B, G, A = (np.array(rows, np.float64) for rows in (B, G, A))
-        self.m, self.t = A.shape
-        self.B, self.G, self.A = (np.kron(M, M).astype(np.float32) for M in (B, G, A))  # (t·t, t·t), (t·t, 9), (m·m, t·t)
+    def __init__(self, outputs, kernel):
+        self.outputs, self.kernel = outputs, kernel
+        self.size = tuple(m + r - 1 for m, r in zip(outputs, kernel, strict=True))
+        self.many = self.size[0] * self.size[1]  # t·t: how many products there are
+        self.B, self.G, self.A = (np.kron(down, across).astype(np.float32)
+                                  for down, across in zip(axis(outputs[0], kernel[0]), axis(outputs[1], kernel[1]), strict=True))
         self.AT, self.GT = np.ascontiguousarray(self.A.T), np.ascontiguousarray(self.G.T)
         self.G_turned = np.ascontiguousarray(self.G[:, ::-1])  # for filters turned by 180°
 
-
-F2 = Tile(B=[[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]],
-          G=[[1, 0, 0], [.5, .5, .5], [.5, -.5, .5], [0, 0, 1]],
-          A=[[1, 1, 1, 0], [0, 1, -1, -1]])
-F4 = Tile(B=[[4, 0, -5, 0, 1, 0], [0, -4, -4, 1, 1, 0], [0, 4, -4, -1, 1, 0], [0, -2, -1, 2, 1, 0], [0, 2, -1, -2, 1, 0],
-             [0, 4, 0, -5, 0, 1]],
-          G=[[1 / 4, 0, 0], [-1 / 6, -1 / 6, -1 / 6], [-1 / 6, 1 / 6, -1 / 6], [1 / 24, 1 / 12, 1 / 6], [1 / 24, -1 / 12, 1 / 6],
-             [0, 0, 1]],
-          A=[[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]])
+    def counts(self, height, width):
+        """How many tiles cover an output of this size, down and across."""
+        return -(-height // self.outputs[0]), -(-width // self.outputs[1])
 
 
 def forward(tile, x, weight, bias, padding):
-    """conv2d of a 3×3 kernel at stride 1."""
-    y = empty((x.shape[0], len(weight), *output_size(x.shape, (3, 3), (1, 1), padding, (1, 1))), x.dtype, x)
+    """conv2d at stride 1."""
+    y = empty((x.shape[0], len(weight), *output_size(x.shape, tile.kernel, (1, 1), padding, (1, 1))), x.dtype, x)
     filters = transformed(tile.G, weight).transpose(0, 2, 1)  # (t·t, C, O)
     _correlate(tile, channels_last(x), filters, bias, channels_last(y), (padding[0][0], padding[1][0]))
     return y
@@ -57,21 +74,23 @@ def grad_x(tile, grad_y, weight, x_shape, padding):
     """The same with filters turned, and C and O changed about."""
     result = empty(x_shape, grad_y.dtype, grad_y)
     filters = transformed(tile.G_turned, weight)  # (t·t, O, C)
-    _correlate(tile, channels_last(grad_y), filters, None, channels_last(result), (2 - padding[0][0], 2 - padding[1][0]))
+    _correlate(tile, channels_last(grad_y), filters, None, channels_last(result),
+               tuple(k - 1 - pad[0] for k, pad in zip(tile.kernel, padding, strict=True)))
     return result
 
 
 def transformed(G, weight):
     """G w Gᵀ of every filter: (t·t, O, C)."""
     O, C = weight.shape[:2]
-    cells = channels_last(weight).reshape(O, 9, C)
+    cells = channels_last(weight).reshape(O, -1, C)
+    K = cells.shape[1]
     result = np.empty((len(G), O, C), weight.dtype)
     per = max(1, (1 << 16) // C)
 
-    def some(part):  # a few filters at a time: (9, O, C) in the cache
-        turned = scratch("filters", (9, part.stop - part.start, C), weight.dtype)
+    def some(part):  # a few filters at a time: (KH·KW, O, C) in the cache
+        turned = scratch("filters", (K, part.stop - part.start, C), weight.dtype)
         turned[...] = cells[part].transpose(1, 0, 2)
-        apply(G, turned.reshape(9, -1), result[:, part].reshape(len(G), -1, copy=False))
+        apply(G, turned.reshape(K, -1), result[:, part].reshape(len(G), -1, copy=False))
 
     parallel_for(some, spans(O, per))
     return result
@@ -92,36 +111,36 @@ def apply(matrix, columns, out):
 
 def tiles(tile, x, images, rows, across, before, name="tiles"):
     """The t×t pixels of these rows of tiles, each tile a column: (t·t, tiles·C) in scratch memory."""
-    m, t, C = tile.m, tile.t, x.shape[3]
+    (m, m2), (t, t2), C = tile.outputs, tile.size, x.shape[3]
     top, left = rows.start * m - before[0], -before[1]
-    piece = region(x, images, top, top + (rows.stop - rows.start) * m + 2, left, left + across * m + 2)
+    piece = region(x, images, top, top + (rows.stop - rows.start - 1) * m + t, left, left + (across - 1) * m2 + t2)
     n, h, w, c = piece.strides
-    shape = (t, t, len(piece), rows.stop - rows.start, across, C)
+    shape = (t, t2, len(piece), rows.stop - rows.start, across, C)
     gathered = scratch(name, shape, x.dtype)
-    np.copyto(gathered, as_strided(piece, shape, (h, w, n, h * m, w * m, c)))
-    return gathered.reshape(t * t, -1)
+    np.copyto(gathered, as_strided(piece, shape, (h, w, n, h * m, w * m2, c)))
+    return gathered.reshape(t * t2, -1)
 
 
-def tile_blocks(tile, N, down, across, C, O, most=BLOCK):
+def tile_blocks(tile, N, down, across, C, O, most=None):
     """Blocks of whole rows of tiles."""
-    work = tile.t ** 2 * N * down * across * C * O
-    return blocks(N, down, across * tile.t ** 2 * (C + O) * 4, work, most)
+    work = tile.many * N * down * across * C * O
+    return blocks(N, down, across * tile.many * (C + O) * 4, work, most or BLOCK)
 
 
 def _correlate(tile, x, filters, bias, y, before):
     """y (N, OH, OW, O) = x (N, H, W, C) with transformed filters (t·t, C, O)."""
     (N, OH, OW, O), C = y.shape, x.shape[3]
-    across, down = -(-OW // tile.m), -(-OH // tile.m)
-    if BLOCK // (tile.t ** 2 * (C + O) * 4) >= FEW:
+    down, across = tile.counts(OH, OW)
+    if BLOCK // (tile.many * (C + O) * 4) >= FEW:
         return _in_blocks(tile, x, filters, bias, y, before, tile_blocks(tile, N, down, across, C, O))
-    for chunk in spans(N, max(1, CHUNK // (tile.t ** 2 * down * across * (C + O) * 4))):
+    for chunk in spans(N, max(1, CHUNK // (tile.many * down * across * (C + O) * 4))):
         _by_position(tile, x[chunk], filters, bias, y[chunk], before)
     return None
 
 
 def _in_blocks(tile, x, filters, bias, y, before, parts):
     """Every block goes through all four steps in the cache."""
-    m, tt, across, C, O = tile.m, tile.t ** 2, -(-y.shape[2] // tile.m), x.shape[3], y.shape[3]
+    m, tt, (_, across), C, O = tile.outputs[0], tile.many, tile.counts(*y.shape[1:3]), x.shape[3], y.shape[3]
 
     def block(images_rows):
         images, rows = images_rows
@@ -138,8 +157,8 @@ def _in_blocks(tile, x, filters, bias, y, before, parts):
 
 def _by_position(tile, x, filters, bias, y, before):
     """Many channels: the filters of one position fill the cache, so one position at a time is multiplied, for all tiles."""
-    (N, OH, OW, O), C, m, tt = y.shape, x.shape[3], tile.m, tile.t ** 2
-    down, across = -(-OH // m), -(-OW // m)
+    (N, OH, OW, O), C, m, tt = y.shape, x.shape[3], tile.outputs[0], tile.many
+    down, across = tile.counts(OH, OW)
     V, M = np.empty((tt, N * down * across, C), x.dtype), np.empty((tt, N * down * across, O), x.dtype)
     parts = tile_blocks(tile, N, down, across, C, O)
 
@@ -155,21 +174,21 @@ def _by_position(tile, x, filters, bias, y, before):
 
 def _back(tile, M, bias, y, name):
     """Aᵀ M A (t·t, tiles·O) into these rows of y (n, h, w, O), with the bias."""
-    m, O = tile.m, y.shape[3]
-    Y = scratch(name, (m * m, M.shape[1]), M.dtype)
+    O = y.shape[3]
+    Y = scratch(name, (len(tile.A), M.shape[1]), M.dtype)
     apply(tile.A, M, Y)
     if bias is not None:
         Y.reshape(-1, O)[...] += bias
-    scatter(m, Y.reshape(m, m, len(y), -(-y.shape[1] // m), -(-y.shape[2] // m), O), y)
+    scatter(tile.outputs, Y.reshape(*tile.outputs, len(y), *tile.counts(*y.shape[1:3]), O), y)
 
 
-def scatter(m, Y, y):
-    """Tiles Y (m, m, n, down, across, O) to their places in y (n, h, w, O); the last ones may hang over its edges."""
-    n, h, w, O = y.shape
-    if h % m == 0 and w % m == 0:
-        y.reshape(n, h // m, m, w // m, m, O)[...] = Y.transpose(2, 3, 0, 4, 1, 5)
+def scatter(outputs, Y, y):
+    """Tiles Y (m, m', n, down, across, O) to their places in y (n, h, w, O); the last ones may hang over its edges."""
+    (n, h, w, O), (m, m2) = y.shape, outputs
+    if h % m == 0 and w % m2 == 0:
+        y.reshape(n, h // m, m, w // m2, m2, O)[...] = Y.transpose(2, 3, 0, 4, 1, 5)
         return
     for i in range(min(m, h)):
-        for j in range(min(m, w)):
-            places = y[:, i::m, j::m]
+        for j in range(min(m2, w)):
+            places = y[:, i::m, j::m2]
             places[...] = Y[i, j][:, :places.shape[1], :places.shape[2]]

@@ -18,27 +18,25 @@ CHUNK = 1 << 26  # bytes of transformed images and gradients that may wait for t
 
 
 def grad_w(tile, x, grad_y, w_shape, padding):
-    """conv2d_grad_w of a 3×3 kernel at stride 1."""
-    O, C = w_shape[:2]
+    """conv2d_grad_w at stride 1."""
+    (O, C, KH, KW), tt = w_shape, tile.many
     x, grad_y, before = channels_last(x), contiguous(channels_last(grad_y)), (padding[0][0], padding[1][0])
-    tt = tile.t ** 2
     way = _in_lanes if tt * C * O * 4 <= LANES else _by_position
     sums = way(tile, x, grad_y, before)  # (t·t, O, C)
-    result = np.empty((O, 9, C), x.dtype)
+    result = np.empty((O, KH * KW, C), x.dtype)
 
     def back(part):
-        cells = scratch("tiles", (9, part.stop - part.start, C), x.dtype)
-        apply(tile.GT, sums[:, part].reshape(tt, -1, copy=False), cells.reshape(9, -1))
+        cells = scratch("tiles", (KH * KW, part.stop - part.start, C), x.dtype)
+        apply(tile.GT, sums[:, part].reshape(tt, -1, copy=False), cells.reshape(KH * KW, -1))
         result[part] = cells.transpose(1, 0, 2)
 
     parallel_for(back, spans(O, max(1, (1 << 16) // C)))
-    return result.reshape(O, 3, 3, C).transpose(0, 3, 1, 2)
+    return result.reshape(O, KH, KW, C).transpose(0, 3, 1, 2)
 
 
 def _in_lanes(tile, x, grad_y, before):
     N, OH, OW, O = grad_y.shape
-    C, tt = x.shape[3], tile.t ** 2
-    down, across = -(-OH // tile.m), -(-OW // tile.m)
+    C, tt, (down, across) = x.shape[3], tile.many, tile.counts(OH, OW)
 
     def term(block, out):
         images, rows = block
@@ -52,8 +50,7 @@ def _in_lanes(tile, x, grad_y, before):
 
 def _by_position(tile, x, grad_y, before):
     N, OH, OW, O = grad_y.shape
-    C, tt = x.shape[3], tile.t ** 2
-    down, across = -(-OH // tile.m), -(-OW // tile.m)
+    C, tt, (down, across) = x.shape[3], tile.many, tile.counts(OH, OW)
     sums = None
     for chunk in spans(N, max(1, CHUNK // (tt * down * across * (C + O) * 4))):
         count = (chunk.stop - chunk.start) * down * across
@@ -79,19 +76,19 @@ def _by_position(tile, x, grad_y, before):
 
 def _transform(tile, x, grad_y, images, rows, across, before, V, M):
     """Bᵀ x B into V (t·t, tiles·C) and A grad_y Aᵀ into M (t·t, tiles·O) for these rows of tiles."""
-    m, O = tile.m, grad_y.shape[3]
+    (m, m2), O = tile.outputs, grad_y.shape[3]
     apply(tile.B, tiles(tile, x, images, rows, across, before), V)
-    h, w = (rows.stop - rows.start) * m, across * m
+    h, w = (rows.stop - rows.start) * m, across * m2
     piece = grad_y[images, rows.start * m:rows.stop * m]
     n, real_h, real_w, _ = piece.shape
-    gathered = scratch("tiles", (m, m, n, h // m, across, O), grad_y.dtype)
+    gathered = scratch("tiles", (m, m2, n, h // m, across, O), grad_y.dtype)
     if (real_h, real_w) == (h, w):
-        gathered[...] = piece.reshape(n, h // m, m, across, m, O).transpose(2, 4, 0, 1, 3, 5)
+        gathered[...] = piece.reshape(n, h // m, m, across, m2, O).transpose(2, 4, 0, 1, 3, 5)
     else:
         for i in range(m):
-            for j in range(m):
-                there, here = piece[:, i::m, j::m], gathered[i, j]
+            for j in range(m2):
+                there, here = piece[:, i::m, j::m2], gathered[i, j]
                 here[:, there.shape[1]:] = 0
                 here[:, :, there.shape[2]:] = 0
                 here[:, :there.shape[1], :there.shape[2]] = there
-    apply(tile.AT, gathered.reshape(m * m, -1), M)
+    apply(tile.AT, gathered.reshape(m * m2, -1), M)
