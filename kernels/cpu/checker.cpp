@@ -152,7 +152,8 @@ struct Place {
 
 // Where an address lies, or false: nowhere that this kernel may touch.
 static bool find(const unsigned char* address, size_t bytes, bool write, Place* place) {
-    if (address >= static_begin && address < static_end) return *place = {static_begin, static_end, static_begin, static_cells, true, false}, true;
+    if (address >= static_begin && address < static_end)
+        return *place = {static_begin, static_end, static_begin, static_cells, true, false}, true;
     if (address >= dynamic_begin && address < dynamic_room + DYNAMIC_ROOM + PAGE)
         return *place = {dynamic_begin, dynamic_begin + dynamic_bytes, dynamic_begin, dynamic_cells, true, false}, true;
     static int last;
@@ -234,7 +235,9 @@ EXPORTED void __tsan_init() {}
 EXPORTED void __tsan_vptr_update(void*, void*) {}
 EXPORTED void __tsan_vptr_read(void*) {}
 EXPORTED void minidl_atomic(void* address, unsigned bytes) { check_access(address, bytes, true, true, HERE); }
-EXPORTED void minidl_read(const void* address, unsigned bytes, const char* file, int line) { check_access(address, bytes, false, false, HERE, file, line); }
+EXPORTED void minidl_read(const void* address, unsigned bytes, const char* file, int line) {
+    check_access(address, bytes, false, false, HERE, file, line);
+}
 
 // -fsanitize=bounds,alignment,signed-integer-overflow,integer-divide-by-zero: g++ hands over the place in the source.
 struct Source { const char* file; uint32_t line, column; };
@@ -265,4 +268,6 @@ OVERFLOWS(add_overflow, "+") OVERFLOWS(sub_overflow, "-") OVERFLOWS(mul_overflow
 EXPORTED void __ubsan_handle_divrem_overflow(void* data, uint64_t a, uint64_t b) {
     source_fault(MINIDL_ARITHMETIC, data, "%lld divided by %lld\n", (long long)(int)a, (long long)(int)b, HERE);
 }
-EXPORTED void __ubsan_handle_negate_overflow(void* data, uint64_t a) { source_fault(MINIDL_OVERFLOW, data, "-(%lld) does not fit\n", (long long)(int)a, 0, HERE); }
+EXPORTED void __ubsan_handle_negate_overflow(void* data, uint64_t a) {
+    source_fault(MINIDL_OVERFLOW, data, "-(%lld) does not fit\n", (long long)(int)a, 0, HERE);
+}

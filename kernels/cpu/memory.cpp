@@ -78,9 +78,11 @@ void locate(MinidlReport* r, const unsigned char* address) {
         int64_t miss = address < begin ? begin - address : address >= end ? address - end + 1 : 0;
         if (miss < best) best = miss, r->region = a, r->offset = address - begin, r->size = arrays[a].bytes;
     }
-    if (address >= static_begin && address < static_end) r->region = MINIDL_STATIC, r->offset = address - static_begin, r->size = static_end - static_begin;
+    if (address >= static_begin && address < static_end)
+        r->region = MINIDL_STATIC, r->offset = address - static_begin, r->size = static_end - static_begin;
     const unsigned char* room_end = dynamic_room + DYNAMIC_ROOM + PAGE;
-    if (address >= dynamic_room && address < room_end) r->region = MINIDL_DYNAMIC, r->offset = address - dynamic_begin, r->size = dynamic_bytes;
+    if (address >= dynamic_room && address < room_end)
+        r->region = MINIDL_DYNAMIC, r->offset = address - dynamic_begin, r->size = dynamic_bytes;
 }
 
 // ---------------------------------------------------------------- copies from global to shared memory that land at a wait

@@ -113,14 +113,16 @@ static void report_nobody_can_go_on() {
     r->line = warp >= 0 ? threads[warp].call->line : threads[barrier].line;
     if (barriers) {
         const Thread& t = threads[barrier];
-        add_text("%d threads wait at __syncthreads, %s:%d, thread (%u, %u, %u) for one\n", barriers, t.file, t.line, t.index.x, t.index.y, t.index.z);
+        add_text("%d threads wait at __syncthreads, %s:%d, thread (%u, %u, %u) for one\n", barriers, t.file, t.line, t.index.x,
+                 t.index.y, t.index.z);
     }
     if (warps) {
         const Thread& t = threads[warp];
         add_text("%d threads wait in a warp operation with mask 0x%08x, %s:%d, thread (%u, %u, %u) for one\n", warps, t.call->mask,
                  t.call->file, t.call->line, t.index.x, t.index.y, t.index.z);
     }
-    if (done) add_text("%d threads have returned, thread (%u, %u, %u) for one\n", done, threads[left].index.x, threads[left].index.y, threads[left].index.z);
+    const uint3& gone_one = threads[left < 0 ? 0 : left].index;
+    if (done) add_text("%d threads have returned, thread (%u, %u, %u) for one\n", done, gone_one.x, gone_one.y, gone_one.z);
 }
 
 // Everybody who has not returned is at a barrier: let them through, if it is the same one and nobody is missing.
@@ -133,8 +135,8 @@ static bool release_barrier() {
             MinidlReport* r = report(MINIDL_DIVERGENT);
             const uint3& first = threads[0].index;
             r->file = threads[t].file, r->line = threads[t].line;
-            add_text("this thread waits at __syncthreads, %s:%d\nthread (%u, %u, %u) waits at another one, %s:%d\n", r->file, r->line, first.x,
-                     first.y, first.z, threads[0].file, threads[0].line);
+            add_text("this thread waits at __syncthreads, %s:%d\nthread (%u, %u, %u) waits at another one, %s:%d\n", r->file, r->line,
+                     first.x, first.y, first.z, threads[0].file, threads[0].line);
             return false;
         }
     if (checking && (checker_verdict(), failure->kind)) return false;
@@ -254,7 +256,8 @@ EXPORTED void minidl_warp(MinidlWarpCall* call, MinidlComplete complete) {
     for (int l = 0; l < lanes; l++) if (mask >> l & 1) {
         calls[l] = threads[first + l].call;
         bool same = calls[l]->mask == call->mask && calls[l]->op == call->op && calls[l]->line == call->line;
-        if (!same || !same_file(calls[l]->file, call->file)) return wait_here();  // another operation: if they never meet, nobody can go on, and that is reported
+        // Another operation: wait. If they never meet, nobody can go on, and that is reported.
+        if (!same || !same_file(calls[l]->file, call->file)) return wait_here();
     }
     arrived[warp] &= ~mask;
     complete(calls, mask);
@@ -294,9 +297,11 @@ static bool refused() {
     const int limit = launch->max_threads && launch->max_threads < MAX_THREADS ? launch->max_threads : MAX_THREADS;
     const char* from = launch->max_threads ? " (__launch_bounds__)" : "";
     if (!count || count > (uint64_t)limit || block[2] > 64)
-        report(MINIDL_BAD_LAUNCH), add_text("block (%u, %u, %u) has %llu threads, the limit is %d%s\n", block[0], block[1], block[2], (unsigned long long)count, limit, from);
+        report(MINIDL_BAD_LAUNCH), add_text("block (%u, %u, %u) has %llu threads, the limit is %d%s\n", block[0], block[1],
+            block[2], (unsigned long long)count, limit, from);
     else if (!grid[0] || !grid[1] || !grid[2] || grid[0] > 2147483647u || grid[1] > 65535 || grid[2] > 65535)
-        report(MINIDL_BAD_LAUNCH), add_text("grid (%u, %u, %u): each size is at least 1, at most 2147483647, 65535, 65535\n", grid[0], grid[1], grid[2]);
+        report(MINIDL_BAD_LAUNCH), add_text("grid (%u, %u, %u): each size is at least 1, at most 2147483647, 65535, 65535\n",
+            grid[0], grid[1], grid[2]);
     else if (launch->shared_bytes > MAX_SHARED)
         report(MINIDL_BAD_LAUNCH), add_text("dynamic shared memory of %zu bytes, the limit is %zu\n", launch->shared_bytes, MAX_SHARED);
     return failure->kind != MINIDL_OK;

@@ -37,7 +37,8 @@ MINIDL_OURS static void minidl_complete_mma(MinidlWarpCall** lanes, unsigned) {
 }
 
 // d (16×8) = a (16×8) · b (8×8) + c (16×8), by a whole warp; each lane brings and gets its fragments.
-MINIDL_OURS static inline void minidl_mma_m16n8k8_tf32(const char* file, int line, float* d, const unsigned* a, const unsigned* b, const float* c) {
+MINIDL_OURS static inline void minidl_mma_m16n8k8_tf32(const char* file, int line, float* d,
+                                                        const unsigned* a, const unsigned* b, const float* c) {
     MinidlMma registers = {d, a, b, c};
     MinidlWarpCall call = {MINIDL_MMA, ~0u, file, line, 0, 0, 0, &registers};
     minidl_warp(&call, minidl_complete_mma);

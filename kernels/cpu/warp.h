@@ -31,7 +31,8 @@ MINIDL_OURS static inline int minidl_source(int kind, int by, int width) {
     return (lane ^ by) < group + width ? lane ^ by : lane;
 }
 
-template <class T> MINIDL_OURS static inline T minidl_shuffle(const char* file, int line, int kind, unsigned mask, T value, int by, int width = 32) {
+template <class T>
+MINIDL_OURS static inline T minidl_shuffle(const char* file, int line, int kind, unsigned mask, T value, int by, int width = 32) {
     static_assert(sizeof(T) == 4 || sizeof(T) == 8, "a shuffle moves 4 or 8 bytes");
     MinidlWarpCall call = {MINIDL_SHUFFLE, mask, file, line, 0, minidl_source(kind, by, width), 0, nullptr};
     memcpy(&call.value, &value, sizeof value);
