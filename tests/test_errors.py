@@ -363,7 +363,7 @@ TABLE = [
       "Use 'cpu' or 'cuda'."]),
     ('forced_backend()', BackendError,
      ['matmul: no implementation named cpu/winograd can do this call.',
-      'matmul has: generic, reference',
+      'matmul has: cpu/sliced, generic, reference',
       'Leave use_backend() out to let minidl choose.']),
     ('minidl.use_tf32(3)', ArgumentError,
      ["use_tf32: it takes True, False or '3x'.",
