@@ -143,7 +143,7 @@ def implementations(op):
     listed = backend.IMPLEMENTATIONS.get(op.name)
     if not listed:
         return "One: the source above, for NumPy and CuPy arrays alike."
-    rows = [f"| {number} | `{i.name}` | {first_line(i.function)} | {first_line(i.accepts) if i.accepts else 'always'} |"
+    rows = [f"| {number} | `{i.name}` | {i.why} | {first_line(i.accepts) if i.accepts else 'always'} |"
             for number, i in enumerate(listed, 1)]
     return "\n".join(["The first in this order that accepts the call is taken; `minidl.explain` prints the decision.", "",
                       "| | name | what it does | when |", "|---|---|---|---|", *rows])

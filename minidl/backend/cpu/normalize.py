@@ -1,4 +1,4 @@
-"""Batch normalisation (+ add) (+ relu) on the CPU, forward and backward, each in two sweeps over blocks that stay in the cache.
+"""Batch normalisation (+ add) (+ relu) on the CPU, forward and backward, each in two sweeps over large blocks, on all cores.
 
 The idea. In channels-last storage x is a table of rows, one number per channel. NumPy is slow on short rows, so k of them
 stand side by side as one long row of about 8192 numbers, beside which the channels' scales are repeated k times. A sweep
@@ -28,11 +28,16 @@ ITEM = 1 << 19     # numbers that a thread takes up at once
 OFFSET = 16        # mean² over var from which the values are centred before anything is computed with them
 
 
-def accepts(x):
-    """Channels-last tables that are large enough for blocks."""
+def accepts(x, *_, **__):
+    """2-D or 4-D arrays of 65,536 numbers or more."""
     if x.ndim not in (2, 4):
         return NotFor(f"{x.ndim}-D: only 2-D and 4-D arrays are stored with the channels last")
     return "" if x.size >= BIG else NotFor(f"{x.size} numbers, fewer than {BIG}: one pass after another is as fast")
+
+
+def accepts_grad(grad_y, x, *_, **__):
+    """2-D or 4-D arrays of 65,536 numbers or more."""
+    return accepts(x)
 
 
 class Table:
@@ -128,7 +133,7 @@ def statistics(table, x, shift=None):
     return first, np.maximum(second - first * first, 0)
 
 
-@implements("batch_norm_train", "cpu/blocks", accepts=lambda x, *_, **__: accepts(x), why="two sweeps over blocks in the cache, all cores")
+@implements("batch_norm_train", "cpu/blocks", accepts, why="two sweeps over large blocks, all cores")
 def batch_norm_train(x, weight, bias, add, eps, relu):
     """(y, mean, variance) with the statistics of this batch."""
     table = Table(x)
@@ -142,7 +147,7 @@ def batch_norm_train(x, weight, bias, add, eps, relu):
     return y, mean.astype(x.dtype), var.astype(x.dtype)
 
 
-@implements("batch_norm_eval", "cpu/blocks", accepts=lambda x, *_, **__: accepts(x), why="one sweep over blocks in the cache, all cores")
+@implements("batch_norm_eval", "cpu/blocks", accepts, why="one sweep over large blocks, all cores")
 def batch_norm_eval(x, mean, var, weight, bias, add, eps, relu):
     """y with statistics that are given."""
     return scale_and_shift(Table(x), x, mean, var, weight, bias, add, eps, relu)
@@ -177,8 +182,8 @@ def scale_and_shift(table, x, mean, var, weight, bias, add, eps, relu):
     return y
 
 
-@implements("batch_norm_grad", "cpu/blocks", accepts=lambda grad_y, x, *_, **__: accepts(x),
-            why="two sweeps over blocks in the cache, all cores, relu's gate on the way")
+@implements("batch_norm_grad", "cpu/blocks", accepts_grad,
+            why="two sweeps over large blocks, all cores, relu's gate on the way")
 def batch_norm_grad(grad_y, x, weight, mean, var, y=None, *, eps, add=False):
     """(grad_x, grad_w, grad_b), and with add grad_y gated by relu; y: relu's output, None without relu."""
     table = Table(x)

@@ -25,13 +25,17 @@ ITEM = 1 << 19  # outputs that a thread takes up at once
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
 
-def accepts(array, cells=1):
-    """Images of floats, large enough to be worth a second thread's waking."""
+def accepts(array, *_, **__):
+    """Images of float32 or float64, 65,536 numbers or more."""
     if array.dtype not in FLOATS:
         return NotFor("for float32 and float64")
-    if cells > 255:
-        return NotFor(f"{cells} cells: their numbers do not fit into a byte")
     return "" if array.size >= BIG else NotFor(f"{array.size} numbers, fewer than {BIG}: one pass after another is as fast")
+
+
+def accepts_max(x, kernel, **_):
+    """Images of float32 or float64, 65,536 numbers or more; windows of at most 255 cells."""
+    cells = kernel[0] * kernel[1]
+    return NotFor(f"{cells} cells: their numbers do not fit into a byte") if cells > 255 else accepts(x)
 
 
 class Windows:
@@ -105,7 +109,7 @@ def channels_last(array):
     return stored(array).transpose(0, 2, 3, 1)
 
 
-@implements("max_pool2d", "cpu/cells", accepts=lambda x, kernel, **_: accepts(x, kernel[0] * kernel[1]),
+@implements("max_pool2d", "cpu/cells", accepts_max,
             why="cell by cell over whole rows, all cores")
 def max_pool2d(x, kernel, stride, padding, dilation, size):
     """The largest pixel of every window, and its position h·W + w."""
@@ -162,12 +166,7 @@ def to_positions(numbers, where, below, row, windows):
     np.add(where, further, out=where)
 
 
-def accepts_grad(grad_y, indices, x_shape, window=None):
-    """"" or why not."""
-    return accepts(grad_y)
-
-
-@implements("max_pool2d_grad_x", "cpu/scatter", accepts=accepts_grad, why="a scatter per image; windows apart: an assignment")
+@implements("max_pool2d_grad_x", "cpu/scatter", accepts, why="a scatter per image; windows apart: an assignment")
 def max_pool2d_grad_x(grad_y, indices, x_shape, window=None):
     """Add every number to the pixel its index names; image by image, each in the order of the windows."""
     grad_x = empty(x_shape, grad_y.dtype, grad_y)
@@ -214,7 +213,7 @@ def add_cells(target, source, cells, back=False):
         np.add(target[into], source[of], out=target[into])
 
 
-@implements("avg_pool2d", "cpu/strips", accepts=lambda x, **_: accepts(x), why="sums down, then across; an image a thread")
+@implements("avg_pool2d", "cpu/strips", accepts, why="sums down, then across; an image a thread")
 def avg_pool2d(x, kernel, stride, padding, size, count_include_pad, divisor_override):
     """The sum over every window, divided by how many cells count."""
     x = stored(x)
@@ -231,8 +230,7 @@ def avg_pool2d(x, kernel, stride, padding, size, count_include_pad, divisor_over
     return y
 
 
-@implements("avg_pool2d_grad_x", "cpu/strips", accepts=lambda grad_y, *_, **__: accepts(grad_y),
-            why="shares spread across, then down; an image a thread")
+@implements("avg_pool2d_grad_x", "cpu/strips", accepts, why="shares spread across, then down; an image a thread")
 def avg_pool2d_grad_x(grad_y, x_shape, kernel, stride, padding, size, count_include_pad, divisor_override):
     """Every pixel of a window gets an equal share."""
     grad_y = stored(grad_y)

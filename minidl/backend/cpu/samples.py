@@ -43,6 +43,7 @@ def by_samples(op, function, axes_of):
         return y
 
     def accepts_call(x, *args, **how):
+        """Nothing is added over the first axis; 65,536 numbers or more."""
         return accepts(x, axes_of(*args, **how))
 
     implements(op, "cpu/samples", accepts_call, "the plain body, a few samples at a time, all cores")(run)
@@ -54,7 +55,7 @@ by_samples("neighbour_sum", normalize.neighbour_sum, lambda before, after: (1,))
 
 
 def accepts_normalize(x, weight, bias, axes, groups, weight_axes, eps):
-    """"" or why not."""
+    """Nothing is averaged over the first axis; 65,536 numbers or more."""
     return accepts(x, (*axes, *weight_axes))
 
 
@@ -73,7 +74,7 @@ def normalize_over(x, weight, bias, axes, groups, weight_axes, eps):
 
 
 def accepts_normalize_grad(grad_y, x, weight, mean, var, axes, groups, weight_axes, eps):
-    """"" or why not."""
+    """Nothing is averaged over the first axis; 65,536 numbers or more."""
     return accepts(x, (*axes, *weight_axes))
 
 

@@ -12,7 +12,7 @@ from minidl.backend.threads import BIG
 
 
 def accepts(array, axes, keepdim, dtype):
-    """"" or why not."""
+    """Sums over (0, 2, 3) of images and over 0 of matrices, floats, 65,536 numbers or more."""
     if (array.ndim, tuple(axes)) not in ((4, (0, 2, 3)), (2, (0,))):
         return NotFor("for sums per channel or per column")
     if array.dtype.kind != "f" or dtype != array.dtype or array.itemsize < 4:
@@ -20,7 +20,7 @@ def accepts(array, axes, keepdim, dtype):
     return "" if array.size >= BIG and is_stored_right(array) else NotFor("small, or in another order in memory")
 
 
-@implements("sum", "cpu/rows", accepts, "a product with ones over long rows, all cores")
+@implements("sum", "cpu/rows", accepts, "per channel or column: a product with ones over long rows, all cores")
 def sum_over(array, axes, keepdim, dtype):
     """Σ array over all axes but the channels'."""
     table = Table(array)
