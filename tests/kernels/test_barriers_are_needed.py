@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from minidl.backend.cuda import launch
-from minidl.backend.cuda.on_cpu import KernelError, RawModule, why_no_compiler
+from minidl.backend.cuda.on_cpu import KernelError, why_no_compiler
 from minidl.backend.cuda.on_cpu_build import KERNEL
 from minidl.backend.cuda.source import text_of
 from minidl.core.folders import kernels_folder
@@ -51,9 +51,9 @@ SPOTS = spots()
 def reports(file, broken, monkeypatch):
     """What the kernels of one file are told in check mode, until one is told something."""
     runnable = cases()
-    monkeypatch.setattr(launch, "compiled", lambda module, key, name, options: RawModule(
-        code=broken if name == file else text_of(name), options=options, mode=key[1]))
+    monkeypatch.setattr(launch, "text_of", lambda name: broken if name == file else text_of(name))
     launch.kernel.cache_clear()
+    launch.compiled.cache_clear()
     try:
         for _, name in KERNEL.findall(broken):
             try:
@@ -64,6 +64,7 @@ def reports(file, broken, monkeypatch):
                 return "a wrong result"
     finally:
         launch.kernel.cache_clear()
+        launch.compiled.cache_clear()
     return ""
 
 

@@ -12,7 +12,7 @@ import minidl
 from minidl.backend import IMPLEMENTATIONS, generic
 from minidl.backend.cuda import conv, conv_call
 from minidl.backend.cuda import launch as launching
-from minidl.backend.cuda.on_cpu import KernelError, RawModule
+from minidl.backend.cuda.on_cpu import KernelError
 from minidl.backend.cuda.source import text_of
 from minidl.backend.window import output_size
 
@@ -236,14 +236,15 @@ def test_planted_bugs_are_found(file, right, wrong, op, rung, number, monkeypatc
     text = text_of(file)
     assert text.count(right) >= 1
     broken = text.replace(right, wrong)
-    monkeypatch.setattr(launching, "compiled", lambda module, key, name, options: RawModule(
-        code=broken if name == file else text_of(name), options=options, mode=key[1]))
+    monkeypatch.setattr(launching, "text_of", lambda name: broken if name == file else text_of(name))
     launching.kernel.cache_clear()
+    launching.compiled.cache_clear()
     try:
         with pytest.raises((KernelError, AssertionError)):
             exact(op, rung, number, ("check", "forward"))
     finally:
         launching.kernel.cache_clear()
+        launching.compiled.cache_clear()
 
 
 # --- every kernel by name, for the test that none is forgotten --------------------------------------------------------

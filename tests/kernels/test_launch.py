@@ -8,7 +8,7 @@ import pytest
 from minidl.backend.cuda import launch, source, stand_in, tiles
 from minidl.backend.cuda.launch import kernel, running
 from minidl.backend.cuda.on_cpu_build import why_no_compiler
-from minidl.backend.cuda.signature import signatures
+from minidl.backend.cuda.signature import alone, signatures
 from minidl.backend.layout import empty
 from minidl.core.errors import ArgumentError, BackendError, DeviceError, DTypeError, FileError, ShapeError
 
@@ -77,6 +77,35 @@ def test_includes_are_spliced_once_and_lines_keep_their_numbers(tmp_path):
     assert text.count("int a;") == text.count("int b;") == 1 and "#include" not in text and "pragma once" not in text
     found = signatures(text)["c"]
     assert (found.file, found.line) == ("c.cu", 4)
+
+
+TWO = """// two kernels, and a comment: extern "C" __global__ void none(int n) {
+#define SCALE 2
+extern "C" __global__ void __launch_bounds__(32, 1) first(float* x, int n) {
+  if (n > 0) { x[0] = SCALE; }      // }
+}
+extern "C" __global__ void second(float* x, int n) { x[0] = n; }
+int after;
+"""
+
+
+def test_one_kernel_alone_keeps_its_lines_and_everything_around():
+    for name, other in (("first", "second"), ("second", "first")):
+        text = alone(TWO, name)
+        assert list(signatures(text)) == [name] and signatures(text)[name].line == signatures(TWO)[name].line
+        assert other not in text and "int after;" in text.splitlines()[6] and "#define SCALE" in text.splitlines()[1]
+        assert set(text) <= set(TWO) and text.count("\n") == TWO.count("\n")
+    assert text.splitlines()[2:6] == ["", "", "", 'extern "C" __global__ void second(float* x, int n) { x[0] = n; }']
+
+
+@needs_gxx
+def test_a_kernel_with_options_is_compiled_alone(axpy, monkeypatch):
+    seen = []
+    monkeypatch.setattr(launch, "alone", lambda text, name: seen.append(name) or alone(text, name))
+    with running():
+        for defines in ({}, {"SCALE": 11}):
+            kernel(axpy, "axpy", **defines)(1, 32, x=None, y=ones(), a=1.0, n=5)
+    assert seen == ["axpy"]
 
 
 def test_a_file_that_is_not_there():

@@ -10,7 +10,7 @@ import functools
 
 import numpy as np
 
-from minidl.backend.cuda.signature import signatures
+from minidl.backend.cuda.signature import alone, signatures
 from minidl.backend.cuda.source import text_of
 from minidl.core.device import array_module, on_cpu
 from minidl.core.errors import ArgumentError, BackendError, DeviceError, DTypeError, ShapeError, describe, explained
@@ -100,7 +100,8 @@ class Kernel:
         """The compiled kernel, for this module, device and way of running."""
         key = (module, device) if module is not np else (np, NUMPY["mode"], NUMPY["order"])
         if key not in self.compiled:
-            self.compiled[key] = compiled(module, key, self.file, self.options).get_function(self.name)
+            only = self.name if self.options else None  # with options of its own it shares a module with hardly any other kernel
+            self.compiled[key] = compiled(module, key, self.file, only, self.options).get_function(self.name)
             if module is np:
                 self.compiled[key].order = NUMPY["order"]
         return self.compiled[key]
@@ -152,12 +153,13 @@ def reread():
 
 
 @functools.cache
-def compiled(module, key, file, options):
-    """The module of one file with these options: CuPy's or the stand-in's RawModule, or the CPU runner's for NumPy."""
+def compiled(module, key, file, only, options):
+    """The module of one file, or of one kernel of it, with these options: CuPy's or the stand-in's RawModule, or the CPU runner's."""
+    text = alone(text_of(file), only) if only else text_of(file)
     if module is not np:
-        return module.RawModule(code=text_of(file), options=options)
+        return module.RawModule(code=text, options=options)
     from minidl.backend.cuda.on_cpu import RawModule
-    return RawModule(code=text_of(file), options=options, mode=key[1])
+    return RawModule(code=text, options=options, mode=key[1])
 
 
 def _pointer(kernel, p, array):

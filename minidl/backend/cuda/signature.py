@@ -47,30 +47,48 @@ class Signature:
 
 def signatures(text):
     """{name: Signature} of every kernel in a source text, in order."""
-    text = COMMENT.sub(lambda found: re.sub(r"[^\n]", " ", found[0]), text)  # lines keep their numbers
-    found = {}
+    return {name: Signature(name, parameters, *_place(text, start)) for name, parameters, start, _ in _kernels(text)}
+
+
+def alone(text, name):
+    """A source text without its other kernels: compiling it costs what this one costs. Lines keep their numbers."""
+    parts, done, code = [], 0, _without_comments(text)
+    for other, _, start, end in _kernels(text):
+        if other != name:
+            _, _, end = _brackets(code, code.index("{", end), "{}")
+            parts += [text[done:start], "\n" * text.count("\n", start, end)]
+            done = end
+    return "".join([*parts, text[done:]])
+
+
+def _kernels(text):
+    """(name, parameters, where its `extern` stands, where its parameter list ends) of every kernel."""
+    text = _without_comments(text)
     for start in KERNEL.finditer(text):
-        head, inside, _ = _brackets(text, text.index("(", start.end()))
+        head, inside, end = _brackets(text, text.index("(", start.end()))
         declared = text[start.end():head]
         if "__launch_bounds__" in declared:  # __launch_bounds__(...) may stand before or after void
-            _, _, end = _brackets(text, head)
-            head, inside, _ = _brackets(text, text.index("(", end))
-            declared = text[end:head]
+            after = end
+            head, inside, end = _brackets(text, text.index("(", after))
+            declared = text[after:head]
         name = declared.split()[-1]
-        parameters = [_parameter(name, part) for part in inside.split(",") if part.strip()]
-        found[name] = Signature(name, parameters, *_place(text, start.start()))
-    return found
+        yield name, [_parameter(name, part) for part in inside.split(",") if part.strip()], start.start(), end
 
 
-def _brackets(text, opening):
+def _without_comments(text):
+    """Spaces instead of comments: every place keeps its number."""
+    return COMMENT.sub(lambda found: re.sub(r"[^\n]", " ", found[0]), text)
+
+
+def _brackets(text, opening, pair="()"):
     """(position of the opening bracket, what is between it and its partner, position after the partner)."""
     depth = 0
     for end in range(opening, len(text)):
-        depth += {"(": 1, ")": -1}.get(text[end], 0)
+        depth += {pair[0]: 1, pair[1]: -1}.get(text[end], 0)
         if not depth:
             return opening, text[opening + 1:end], end + 1
     raise explained(ArgumentError, "kernel signature", "a bracket is never closed.", [text[opening:opening + 60].split("\n")[0]],
-                    "Close the parameter list of the kernel.")
+                    "Close it, or look for a bracket too many before it.")
 
 
 def _parameter(kernel, text):
