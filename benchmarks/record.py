@@ -55,7 +55,7 @@ def write(name, what, rows, floors=(), started_at=None):
     result = {
         "name": name, "what": what, "rows": rows, "floors": [{"claim": claim, "holds": bool(holds)} for claim, holds in floors],
         "device": f"{processor()}, {os.cpu_count()} cores, {platform.system()} {platform.machine()}",
-        "versions": {"python": platform.python_version()} | {n: version(n) for n in ("numpy", "torch") if version(n)},
+        "versions": {"python": platform.python_version()} | {n: version(n) for n in ("numpy", "torch") if version(n)} | blas(),
         "commit": started_at or commit(),
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
         "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
@@ -127,6 +127,14 @@ def processor():
     """The processor's name."""
     from minidl.commands.doctor import processor
     return processor()
+
+
+def blas():
+    """NumPy's BLAS, and the processor whose kernels it has chosen: half of a product's speed may hang on that."""
+    import threadpoolctl
+    chosen = " (chosen by OPENBLAS_CORETYPE)" * ("OPENBLAS_CORETYPE" in os.environ)
+    return {pool["internal_api"]: f"{pool['version']} with {pool.get('architecture')} kernels{chosen}"
+            for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas" and "numpy" in pool["filepath"]}
 
 
 def version(name):

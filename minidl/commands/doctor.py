@@ -16,6 +16,7 @@ import numpy as np
 
 import minidl
 from minidl import backend
+from minidl.backend.threads import get_num_threads
 from minidl.core.config import STATE
 from minidl.core.device import cuda_checks
 from minidl.core.folders import cache_folder, kernels_folder
@@ -24,18 +25,20 @@ from minidl.core.tensor import Tensor
 
 NEEDED = ("numpy", "safetensors", "click", "rich", "threadpoolctl")
 OPTIONAL = ("cupy-cuda12x", "cupy-cuda13x", "ziamath", "matplotlib", "pillow", "onnx", "onnxruntime", "mpi4py", "torch")
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "MINIDL_NUM_THREADS", "OPENBLAS_CORETYPE")
+CORETYPE = ": somebody chose OpenBLAS's kernels; without it OpenBLAS takes those for this processor, often quicker ones"
 
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+@click.option("--backends", is_flag=True, help="List every implementation of every op.")
 @click.option("--clear", is_flag=True, help="Empty minidl's cache folder first.")
-def command(as_json, clear):
+def command(as_json, backends, clear):
     """Show device, backends, versions, threads and caches; exit 1 if something minidl needs is broken."""
     if clear:
         clear_cache()
     found = report()
-    click.echo(json.dumps(found, indent=2) if as_json else text(found))
+    click.echo(json.dumps(found, indent=2) if as_json else text(found, backends))
     sys.exit(1 if found["problems"] else 0)
 
 
@@ -49,7 +52,7 @@ def report():
         "packages": {name: version(name) for name in NEEDED},
         "optional": {name: version(name) for name in OPTIONAL},
         "threads": thread_pools(),
-        "thread_variables": {name: os.environ.get(name) for name in THREAD_VARIABLES},
+        "variables": {name: os.environ.get(name) for name in VARIABLES},
         "cuda": [{"what": what, "why_not": reason} for what, reason in cuda_checks()],
         "ops": len(OPS),
         "implementations": {name: backend.names(name) for name in sorted(backend.IMPLEMENTATIONS)},
@@ -110,11 +113,12 @@ def processor():
 
 
 def thread_pools():
-    """The thread pools of BLAS and OpenMP in this process."""
+    """minidl's threads, and those of BLAS and OpenMP in this process; the processor whose kernels BLAS has chosen."""
     import threadpoolctl
     np.ones((2, 2)) @ np.ones((2, 2))  # so that BLAS is loaded
-    return [{"library": pool["internal_api"], "version": pool.get("version"), "threads": pool["num_threads"]}
-            for pool in threadpoolctl.threadpool_info()]
+    own = {"library": "minidl", "version": None, "threads": get_num_threads(), "kernels": None}
+    return [own] + [{"library": pool["internal_api"], "version": pool.get("version"), "threads": pool["num_threads"],
+                     "kernels": pool.get("architecture")} for pool in threadpoolctl.threadpool_info()]
 
 
 def cache(what, folder):
@@ -137,7 +141,23 @@ def size_text(size):
     return "not there" if size is None else f"{size:,} bytes"
 
 
-def text(found):
+def pool_text(pool):
+    """One pool of threads, and what BLAS computes with."""
+    kernels = f" ({pool['kernels']} kernels)" if pool["kernels"] else ""
+    return f"{pool['library']} {pool['version'] or ''}{kernels}: {pool['threads']}".replace(" :", ":")
+
+
+def implementations_text(found, all_of_them):
+    """Every implementation of every op, or how many ops each backend has."""
+    listed = found["implementations"]
+    if all_of_them:
+        return [f"{op}: {', '.join(names)}" for op, names in listed.items()]
+    counts = {kind: sum(any(name.partition("/")[0] == kind for name in names) for names in listed.values())
+              for kind in ("cuda", "cpu", "generic", "reference")}
+    return [", ".join(f"{kind} has {count} ops" for kind, count in counts.items()) + "; --backends lists them"]
+
+
+def text(found, backends=False):
     """The report for people."""
     rows = [
         ("minidl", f"{found['minidl']['version']}   {found['minidl']['folder']}"),
@@ -146,12 +166,12 @@ def text(found):
         ("packages", ", ".join(f"{name} {number or 'MISSING'}" for name, number in found["packages"].items())),
         ("optional", ", ".join(f"{name} {number}" for name, number in found["optional"].items() if number) or "none"),
         ("", "not installed: " + ", ".join(name for name, number in found["optional"].items() if not number)),
-        *[("threads", f"{p['library']} {p['version'] or ''}: {p['threads']}") for p in found["threads"]],
-        *[("", f"{name}={value}") for name, value in found["thread_variables"].items() if value],
+        *[("threads", pool_text(pool)) for pool in found["threads"]],
+        *[("", f"{name}={value}" + CORETYPE * (name == "OPENBLAS_CORETYPE")) for name, value in found["variables"].items() if value],
         ("device cpu", "yes"),
         *[("device cuda", f"{c['what']}: {c['why_not'] or 'yes'}") for c in found["cuda"]],
         ("ops", f"{found['ops']} registered"),
-        *[("backends", f"{op}: {', '.join(names)}") for op, names in found["implementations"].items()],
+        *[("backends", line) for line in implementations_text(found, backends)],
         *([("", f"forced: {found['forced_backend']}")] if found["forced_backend"] else []),
         ("kernels", f"{found['kernels']['folder']}   {', '.join(found['kernels']['sources']) or 'no .cu file yet'}"),
         *[("", f"{tool['what']}: {tool['why_not'] or 'yes'}") for tool in found["kernel_tools"]],
