@@ -21,7 +21,7 @@ from minidl.backend.layout import empty, stored
 from minidl.backend.threads import BIG, parallel_for, parallel_map, scratch, spans
 from minidl.backend.window import kernel_cells
 
-ITEM = 1 << 19  # outputs that a thread takes up at once
+ITEM = 1 << 17  # outputs that a thread takes up at once
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
 
@@ -32,18 +32,20 @@ def accepts(array, *_, **__):
     return "" if array.size >= BIG else NotFor(f"{array.size} numbers, fewer than {BIG}: one pass after another is as fast")
 
 
-def accepts_max(x, kernel, **_):
-    """Images of float32 or float64, 65,536 numbers or more; windows of at most 255 cells."""
+def accepts_max(x, kernel, dilation, **_):
+    """Images of float32 or float64, 65,536 numbers or more; windows without holes of at most 255 cells."""
+    if dilation != (1, 1):
+        return NotFor("for windows without holes")
     cells = kernel[0] * kernel[1]
     return NotFor(f"{cells} cells: their numbers do not fit into a byte") if cells > 255 else accepts(x)
 
 
 class Windows:
-    """Where the windows of a pooling meet the image: along h for the rows p of an item, along w by columns of one phase."""
+    """Where the windows of a pooling meet the image: rows p of an item, and columns sorted by w mod stride."""
 
-    def __init__(self, x_shape, kernel, stride, padding, dilation, size):
+    def __init__(self, x_shape, kernel, stride, padding, size):
         self.N, self.C, self.H, self.W = x_shape
-        self.kernel, self.stride, self.padding, self.dilation, self.size = kernel, stride, padding, dilation, size
+        self.kernel, self.stride, self.padding, self.size = kernel, stride, padding, size
 
     def items(self):
         """[(images, rows p)] of about ITEM outputs each."""
@@ -56,41 +58,41 @@ class Windows:
     def needed(self, p):
         """The rows h that the windows p look at."""
         first = p.start * self.stride[0] - self.padding[0]
-        last = (p.stop - 1) * self.stride[0] - self.padding[0] + (self.kernel[0] - 1) * self.dilation[0]
+        last = (p.stop - 1) * self.stride[0] - self.padding[0] + self.kernel[0] - 1
         return slice(max(0, first), min(self.H, last + 1))
 
-    def cells(self, p, h):
-        """(number, outputs, phase, pixels) of every cell: outputs of the item, and pixels among the columns of that phase."""
-        for i, j in np.ndindex(self.kernel):
-            rows, pixel_rows = self.connected(i * self.dilation[0], p, h)
-            shift, phase = divmod(j * self.dilation[1] - self.padding[1], self.stride[1])
-            width = len(range(phase, self.W, self.stride[1]))
-            first, last = max(0, -shift), min(self.size[1], width - shift)
-            if rows.stop > rows.start and last > first:
-                yield (i * self.kernel[1] + j, (slice(None), rows, slice(first, last)), phase,
-                       (slice(None), pixel_rows, slice(first + shift, last + shift)))
+    def cells(self, axis, outputs):
+        """(cell, is it the first, outputs) along one axis: for which windows a cell is the first that lies in the image,
+        then for which windows it is a further one.
+        """
+        s, pad, length = self.stride[axis], self.padding[axis], (self.H, self.W)[axis]
+        for cell in range(self.kernel[axis]):
+            start, stop = max(outputs.start, -((cell - pad) // s)), min(outputs.stop, (length - 1 - cell + pad) // s + 1)
+            further = max(outputs.start, (pad - cell) // s + 1) if cell else stop  # before it, pad − q·s = cell: nothing lies before
+            first, further = slice(start, min(further, stop)), slice(further, stop)
+            for is_first, some in ((True, first), (False, further)):
+                if some.stop > some.start:
+                    yield cell, is_first, some
 
-    def connected(self, down, p, h):
-        """The rows of the item for which a cell `down` below the window's corner lies in the image, and those pixels' rows."""
-        s, pad = self.stride[0], self.padding[0]
-        first = max(p.start, -((down - pad) // s))
-        last = max(first, min(p.stop, (self.H - 1 - down + pad) // s + 1))
-        start = first * s + down - pad - h.start
-        return slice(first - p.start, last - p.start), slice(start, start + (last - first - 1) * s + 1, s)
+    def rows(self, p, h):
+        """(cell, is it the first, rows of the item, rows among h) down the windows."""
+        for cell, is_first, some in self.cells(0, p):
+            start = some.start * self.stride[0] - self.padding[0] + cell - h.start
+            yield (cell, is_first, (slice(None), slice(some.start - p.start, some.stop - p.start)),
+                   (slice(None), slice(start, start + (some.stop - some.start - 1) * self.stride[0] + 1, self.stride[0])))
+
+    def columns(self):
+        """(cell, is it the first, outputs, phase, columns of that phase) across the windows."""
+        whole = slice(None), slice(None)
+        for cell, is_first, some in self.cells(1, slice(0, self.size[1])):
+            shift, phase = divmod(cell - self.padding[1], self.stride[1])
+            yield cell, is_first, (*whole, some), phase, (*whole, slice(some.start + shift, some.stop + shift))
 
     def corners(self, p):
         """h·W + w of the windows' corners, (rows, OW, 1)."""
         rows = np.arange(p.start, p.stop, dtype=np.int32) * self.stride[0] - self.padding[0]
         columns = np.arange(self.size[1], dtype=np.int32) * self.stride[1] - self.padding[1]
         return (rows[:, None] * self.W + columns)[..., None]
-
-    def first_cells(self, p):
-        """The number of the first cell of each window that lies in the image, (rows, OW, 1)."""
-        def first(axis, places):
-            starts = np.asarray(places) * self.stride[axis] - self.padding[axis]
-            return np.maximum(-(starts // self.dilation[axis]), 0)
-
-        return (first(0, range(p.start, p.stop))[:, None] * self.kernel[1] + first(1, range(self.size[1])))[..., None].astype(np.uint8)
 
     def by_phase(self, block):
         """The columns of some rows sorted by w mod stride, one array a phase."""
@@ -110,31 +112,39 @@ def channels_last(array):
 
 
 @implements("max_pool2d", "cpu/cells", accepts_max,
-            why="cell by cell over whole rows, all cores")
+            why="across the windows, then down, over whole rows, all cores")
 def max_pool2d(x, kernel, stride, padding, dilation, size):
     """The largest pixel of every window, and its position h·W + w."""
-    windows = Windows(x.shape, kernel, stride, padding, dilation, size)
+    windows = Windows(x.shape, kernel, stride, padding, size)
     y = empty((*x.shape[:2], *size), x.dtype, x)
     indices = empty(y.shape, generic.index_dtype(x), x)
     source, largest, where = channels_last(x), channels_last(y), channels_last(indices)
+    # a position from the window's corner, i·W + j, fits into a byte for 3 × 3 and W up to 126
+    down = windows.W if (kernel[0] - 1) * windows.W + kernel[1] <= 256 else kernel[1]
 
     def run(item):
         images, p = item
-        best = largest[images, p]
-        h = windows.needed(p)
+        h, best = windows.needed(p), largest[images, p]
+        of_rows = best.shape[0], h.stop - h.start, *best.shape[2:]
+        row_best, row_numbers = scratch("pool row", of_rows, x.dtype), scratch("pool row numbers", of_rows, np.uint8)
         numbers, better, more = (scratch(f"pool {name}", best.shape, np.uint8) for name in "abc")
-        best.fill(-np.inf)
-        numbers[...] = windows.first_cells(p)
-        columns = windows.by_phase(source[images, h])
+        row_better = scratch("pool row better", of_rows, np.uint8)
+        phases = windows.by_phase(source[images, h])
         passes = []
-        for number, outputs, phase, pixels in windows.cells(p, h):
-            passes += keep_larger(columns[phase][pixels], best[outputs], numbers[outputs], better[outputs], np.uint8(number))
+        for cell, is_first, outputs, phase, pixels in windows.columns():
+            passes += across(is_first, phases[phase][pixels], cell, row_best[outputs], row_numbers[outputs], row_better[outputs])
+        for cell, is_first, outputs, rows in windows.rows(p, h):
+            passes += downwards(is_first, row_best[rows], row_numbers[rows], cell * down, best[outputs], numbers[outputs],
+                                better[outputs], more[outputs])
         for work in passes:
             work()
         if np.isnan(best, out=better.view(bool)).any():
             return True
-        to_positions(numbers, where[images, p], better, more, windows)
-        where[images, p] += windows.corners(p)
+        positions = where[images, p]
+        np.copyto(positions, numbers)
+        if down != windows.W:
+            add_rows(positions, numbers, better, more, windows)
+        np.add(positions, windows.corners(p), out=positions)
         return False
 
     if any(parallel_map(run, windows.items())):  # a NaN wins, which no comparison says
@@ -142,28 +152,33 @@ def max_pool2d(x, kernel, stride, padding, dilation, size):
     return y, indices
 
 
-def keep_larger(seen, best, numbers, better, number):
-    """The passes that look at one cell of all windows."""
-    yield partial(np.greater, seen, best, out=better.view(bool))
-    yield partial(np.maximum, best, seen, out=best)
-    if number:
-        yield partial(np.multiply, better, number, out=better)
-        yield partial(np.maximum, numbers, better, out=numbers)
+def across(is_first, seen, number, best, numbers, better):
+    """The passes that look at one cell of every row of windows."""
+    if is_first:
+        return partial(np.copyto, best, seen), partial(numbers.fill, number)
+    return (partial(np.greater, seen, best, out=better.view(bool)), partial(np.maximum, best, seen, out=best),
+            partial(np.multiply, better, np.uint8(number), out=better), partial(np.maximum, numbers, better, out=numbers))
 
 
-def to_positions(numbers, where, below, row, windows):
-    """Cell numbers i·KW + j to i·d·W + j·d, from the window's corner."""
+def downwards(is_first, seen, seen_numbers, number, best, numbers, better, more):
+    """The passes that look at one row of all windows: what won in the row, and where. Later rows have larger numbers."""
+    if is_first:
+        return partial(np.copyto, best, seen), partial(np.add, seen_numbers, np.uint8(number), out=numbers)
+    return (partial(np.greater, seen, best, out=better.view(bool)), partial(np.maximum, best, seen, out=best),
+            partial(np.add, seen_numbers, np.uint8(number), out=more), partial(np.multiply, better, more, out=better),
+            partial(np.maximum, numbers, better, out=numbers))
+
+
+def add_rows(positions, numbers, below, row, windows):
+    """Cell numbers i·KW + j to i·W + j, from the window's corner."""
     KH, KW = windows.kernel
-    np.copyto(where, numbers)
-    if windows.dilation[1] != 1:
-        np.multiply(where, windows.dilation[1], out=where)
     row.fill(0)
     for i in range(1, KH):
         np.greater_equal(numbers, np.uint8(i * KW), out=below.view(bool))
         np.add(row, below, out=row)
-    further = scratch("pool further", where.shape, where.dtype)
-    np.multiply(row, where.dtype.type(windows.dilation[0] * windows.W - KW * windows.dilation[1]), out=further)
-    np.add(where, further, out=where)
+    further = scratch("pool further", positions.shape, positions.dtype)
+    np.multiply(row, positions.dtype.type(windows.W - KW), out=further)
+    np.add(positions, further, out=positions)
 
 
 @implements("max_pool2d_grad_x", "cpu/scatter", accepts, why="a scatter per image; windows apart: an assignment")
