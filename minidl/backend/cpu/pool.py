@@ -21,7 +21,7 @@ from minidl.backend.layout import empty, stored
 from minidl.backend.threads import BIG, parallel_for, parallel_map, scratch, spans
 from minidl.backend.window import kernel_cells
 
-ITEM = 1 << 17  # outputs that a thread takes up at once
+ITEM = 1 << 19  # outputs that a thread takes up at once: smaller ones hand the interpreter over too often for two threads
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
 
