@@ -116,7 +116,8 @@ extern "C" __global__ void conv2d_grad_w_v1_thread_per_weight_f64(const double* 
 // Idea        convolution is a matrix product whose operands are read through an index map (maps.cuh): "implicit" because
 //             im2col's matrix is never stored. A block takes a TILE x TILE piece of the result; per step of TILE along k it
 //             loads a piece of A and one of B into shared memory, once, and every thread multiplies from there.
-// Grid        (tiles along m x tiles along n, 1, groups [x classes or splits]); block (TILE, TILE), thread (x, y) = output (n, m).
+// Grid        (tiles along m x tiles along n, 1, groups [x classes of grad_x] x splits of the sum);
+//             block (TILE, TILE), thread (x, y) = output (n, m).
 // Memory      global: each element of A is loaded N/TILE times, each of B M/TILE times (v1: N and M times).
 //             shared: 2 loads per multiply-add, one of them a broadcast: that is what limits it, and what v3 removes.
 // Share       not yet measured (expected: 15-20 % of cuDNN in float32)
@@ -144,17 +145,17 @@ __device__ __forceinline__ void shared_tile(const Map& map) {
 }
 
 extern "C" __global__ void __launch_bounds__(TILE_THREADS) conv2d_v2_shared_tile(const float* __restrict__ x, const float* __restrict__ w,
-    const float* __restrict__ bias, float* __restrict__ y, int N, int C, int H, int W, int O, int OH, int OW,
+    const float* __restrict__ bias, float* __restrict__ y, int part, int splits, int N, int C, int H, int W, int O, int OH, int OW,
     int KH, int KW, int SH, int SW, int PT, int PL, int DH, int DW, int groups) {
   const Conv s = {N, C, H, W, O, OH, OW, KH, KW, SH, SW, PT, PL, DH, DW, groups};
-  shared_tile(Forward(x, w, bias, y, s, blockIdx.z));
+  shared_tile(Forward(x, w, bias, y, s, part, splits, blockIdx.z));
 }
 
 extern "C" __global__ void __launch_bounds__(TILE_THREADS) conv2d_grad_x_v2_shared_tile(const float* __restrict__ grad_y,
-    const float* __restrict__ w, float* __restrict__ grad_x, int N, int C, int H, int W, int O, int OH, int OW,
+    const float* __restrict__ w, float* __restrict__ grad_x, int part, int splits, int N, int C, int H, int W, int O, int OH, int OW,
     int KH, int KW, int SH, int SW, int PT, int PL, int DH, int DW, int groups) {
   const Conv s = {N, C, H, W, O, OH, OW, KH, KW, SH, SW, PT, PL, DH, DW, groups};
-  shared_tile(GradX(grad_y, w, grad_x, s, blockIdx.z));
+  shared_tile(GradX(grad_y, w, grad_x, s, part, splits, blockIdx.z));
 }
 
 extern "C" __global__ void __launch_bounds__(TILE_THREADS) conv2d_grad_w_v2_shared_tile(const float* __restrict__ x,

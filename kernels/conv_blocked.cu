@@ -1,7 +1,7 @@
 // conv_blocked.cu: rungs v3 and v4 of convolution, float32 on the ordinary cores. A thread makes 8 x 8 outputs, so that a number
 // read from shared memory is used 8 times. The maps are in maps.cuh, the loops in tile.cuh; conv_mma.cu goes on with tensor cores.
 //
-// Grid of all: (tiles of BM x BN, 1, groups [x classes of grad_x or splits of grad_w]).
+// Grid of all: (tiles of BM x BN, 1, groups [x classes of grad_x] x splits of the sum).
 // VEC = 4 where channels (of a group, on both sides) are multiples of 4, else 1. POINTWISE = 1: see maps.cuh.
 #ifndef BM
 #define BM 128
@@ -27,18 +27,18 @@
 
 extern "C" __global__ void __launch_bounds__(BLOCKED_THREADS, 2)
 conv2d_v3_register_blocked(const float* __restrict__ x, const float* __restrict__ w, const float* __restrict__ bias, float* __restrict__ y,
-    int N, int C, int H, int W, int O, int OH, int OW,
+    int part, int splits, int N, int C, int H, int W, int O, int OH, int OW,
     int KH, int KW, int SH, int SW, int PT, int PL, int DH, int DW, int groups) {
   const Conv s = {N, C, H, W, O, OH, OW, KH, KW, SH, SW, PT, PL, DH, DW, groups};
-  blocked<BM, BN, BLOCKED_K, VEC>(Forward(x, w, bias, y, s, blockIdx.z));
+  blocked<BM, BN, BLOCKED_K, VEC>(Forward(x, w, bias, y, s, part, splits, blockIdx.z));
 }
 
 extern "C" __global__ void __launch_bounds__(BLOCKED_THREADS, 1)
 conv2d_grad_x_v3_register_blocked(const float* __restrict__ grad_y, const float* __restrict__ w, float* __restrict__ grad_x,
-    int N, int C, int H, int W, int O, int OH, int OW,
+    int part, int splits, int N, int C, int H, int W, int O, int OH, int OW,
     int KH, int KW, int SH, int SW, int PT, int PL, int DH, int DW, int groups) {
   const Conv s = {N, C, H, W, O, OH, OW, KH, KW, SH, SW, PT, PL, DH, DW, groups};
-  blocked<BM, BN, BLOCKED_K, VEC>(GradX(grad_y, w, grad_x, s, blockIdx.z));
+  blocked<BM, BN, BLOCKED_K, VEC>(GradX(grad_y, w, grad_x, s, part, splits, blockIdx.z));
 }
 
 extern "C" __global__ void __launch_bounds__(BLOCKED_THREADS, 2)
@@ -65,18 +65,18 @@ conv2d_grad_w_v3_register_blocked(const float* __restrict__ x, const float* __re
 
 extern "C" __global__ void __launch_bounds__(PIPELINED_THREADS, 1)
 conv2d_v4_double_buffered(const float* __restrict__ x, const float* __restrict__ w, const float* __restrict__ bias, float* __restrict__ y,
-    int N, int C, int H, int W, int O, int OH, int OW,
+    int part, int splits, int N, int C, int H, int W, int O, int OH, int OW,
     int KH, int KW, int SH, int SW, int PT, int PL, int DH, int DW, int groups) {
   const Conv s = {N, C, H, W, O, OH, OW, KH, KW, SH, SW, PT, PL, DH, DW, groups};
-  PIPELINED(Forward(x, w, bias, y, s, blockIdx.z));
+  PIPELINED(Forward(x, w, bias, y, s, part, splits, blockIdx.z));
 }
 
 extern "C" __global__ void __launch_bounds__(PIPELINED_THREADS, 1)
 conv2d_grad_x_v4_double_buffered(const float* __restrict__ grad_y, const float* __restrict__ w, float* __restrict__ grad_x,
-    int N, int C, int H, int W, int O, int OH, int OW,
+    int part, int splits, int N, int C, int H, int W, int O, int OH, int OW,
     int KH, int KW, int SH, int SW, int PT, int PL, int DH, int DW, int groups) {
   const Conv s = {N, C, H, W, O, OH, OW, KH, KW, SH, SW, PT, PL, DH, DW, groups};
-  PIPELINED(GradX(grad_y, w, grad_x, s, blockIdx.z));
+  PIPELINED(GradX(grad_y, w, grad_x, s, part, splits, blockIdx.z));
 }
 
 extern "C" __global__ void __launch_bounds__(PIPELINED_THREADS, 1)

@@ -1,7 +1,7 @@
 // conv_mma.cu: rungs v5 and v6 of convolution, on tensor cores (sm_80 and later, mma.sync). The maps are in maps.cuh, the pipeline
 // in tile.cuh, the instruction and its fragments in mma.cuh.
 //
-// Grid: (tiles of BM x BN, 1, groups [x classes of grad_x or splits of grad_w]); a warp makes WM x WN outputs.
+// Grid: (tiles of BM x BN, 1, groups [x classes of grad_x] x splits of the sum); a warp makes WM x WN outputs.
 // Channels of a group are multiples of 4 on both sides: the launcher pads an image of 3. POINTWISE = 1: see maps.cuh.
 #ifndef BM
 #define BM 128
@@ -32,18 +32,18 @@
 
 extern "C" __global__ void __launch_bounds__(MMA_THREADS, 1)
 conv2d_v5_tf32(const float* __restrict__ x, const float* __restrict__ w, const float* __restrict__ bias, float* __restrict__ y,
-    int N, int C, int H, int W, int O, int OH, int OW,
+    int part, int splits, int N, int C, int H, int W, int O, int OH, int OW,
     int KH, int KW, int SH, int SW, int PT, int PL, int DH, int DW, int groups) {
   const Conv s = {N, C, H, W, O, OH, OW, KH, KW, SH, SW, PT, PL, DH, DW, groups};
-  pipelined<TensorCores<BM, BN, WM, WN, 1>, BM, BN, STAGES, 4>(Forward(x, w, bias, y, s, blockIdx.z));
+  pipelined<TensorCores<BM, BN, WM, WN, 1>, BM, BN, STAGES, 4>(Forward(x, w, bias, y, s, part, splits, blockIdx.z));
 }
 
 extern "C" __global__ void __launch_bounds__(MMA_THREADS, 1)
 conv2d_grad_x_v5_tf32(const float* __restrict__ grad_y, const float* __restrict__ w, float* __restrict__ grad_x,
-    int N, int C, int H, int W, int O, int OH, int OW,
+    int part, int splits, int N, int C, int H, int W, int O, int OH, int OW,
     int KH, int KW, int SH, int SW, int PT, int PL, int DH, int DW, int groups) {
   const Conv s = {N, C, H, W, O, OH, OW, KH, KW, SH, SW, PT, PL, DH, DW, groups};
-  pipelined<TensorCores<BM, BN, WM, WN, 1>, BM, BN, STAGES, 4>(GradX(grad_y, w, grad_x, s, blockIdx.z));
+  pipelined<TensorCores<BM, BN, WM, WN, 1>, BM, BN, STAGES, 4>(GradX(grad_y, w, grad_x, s, part, splits, blockIdx.z));
 }
 
 extern "C" __global__ void __launch_bounds__(MMA_THREADS, 1)
@@ -63,18 +63,18 @@ conv2d_grad_w_v5_tf32(const float* __restrict__ x, const float* __restrict__ gra
 
 extern "C" __global__ void __launch_bounds__(MMA_THREADS, 1)
 conv2d_v6_3xtf32(const float* __restrict__ x, const float* __restrict__ w, const float* __restrict__ bias, float* __restrict__ y,
-    int N, int C, int H, int W, int O, int OH, int OW,
+    int part, int splits, int N, int C, int H, int W, int O, int OH, int OW,
     int KH, int KW, int SH, int SW, int PT, int PL, int DH, int DW, int groups) {
   const Conv s = {N, C, H, W, O, OH, OW, KH, KW, SH, SW, PT, PL, DH, DW, groups};
-  pipelined<TensorCores<BM, BN, WM, WN, 3>, BM, BN, STAGES, 4>(Forward(x, w, bias, y, s, blockIdx.z));
+  pipelined<TensorCores<BM, BN, WM, WN, 3>, BM, BN, STAGES, 4>(Forward(x, w, bias, y, s, part, splits, blockIdx.z));
 }
 
 extern "C" __global__ void __launch_bounds__(MMA_THREADS, 1)
 conv2d_grad_x_v6_3xtf32(const float* __restrict__ grad_y, const float* __restrict__ w, float* __restrict__ grad_x,
-    int N, int C, int H, int W, int O, int OH, int OW,
+    int part, int splits, int N, int C, int H, int W, int O, int OH, int OW,
     int KH, int KW, int SH, int SW, int PT, int PL, int DH, int DW, int groups) {
   const Conv s = {N, C, H, W, O, OH, OW, KH, KW, SH, SW, PT, PL, DH, DW, groups};
-  pipelined<TensorCores<BM, BN, WM, WN, 3>, BM, BN, STAGES, 4>(GradX(grad_y, w, grad_x, s, blockIdx.z));
+  pipelined<TensorCores<BM, BN, WM, WN, 3>, BM, BN, STAGES, 4>(GradX(grad_y, w, grad_x, s, part, splits, blockIdx.z));
 }
 
 extern "C" __global__ void __launch_bounds__(MMA_THREADS, 1)

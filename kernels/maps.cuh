@@ -127,20 +127,25 @@ struct Outputs {                    // A of GradW: grad_y, one position a row of
 
 // ---------------------------------------------------------------------------- the three products
 // M x N outputs, summed over k from k_begin to k_end. out(m) is where row m of the result begins; bias(n) is added to column n.
+//
+// Where there are few tiles and long sums, the sum over k is cut into `splits` parts of `part` each (the last may be shorter, or
+// empty). Each part writes a result of its own, and sum_in_order adds them up: the same order on every run, so the same bits. No atomics.
 
-struct Forward {                    // blockIdx.z: the group
+struct Forward {                    // blockIdx.z: group * splits + split
   WindowsByTaps a;
   Filters b;
   int M, N, k_begin, k_end, O;
   float* y;
   const float* biases;              // null: none
 
-  __device__ __forceinline__ Forward(const float* x, const float* w, const float* bias, float* y_, const Conv& s, int group) {
-    const int C = s.C / s.groups, filters = s.O / s.groups, K = s.KH * s.KW * C;
+  __device__ __forceinline__ Forward(const float* x, const float* w, const float* bias, float* y_, const Conv& s, int part, int splits, int z) {
+    const int group = z / splits, split = z % splits, C = s.C / s.groups, filters = s.O / s.groups, K = s.KH * s.KW * C;
     a.v = {x + group * C, s.H, s.W, s.C, s.OH, s.OW, s.SH, s.SW, -s.PT, -s.PL, s.KH, s.KW, s.DH, s.DW, C};
     b = {w + (long long)group * filters * K, K};
-    M = s.N * s.OH * s.OW; N = filters; k_begin = 0; k_end = K; O = s.O;
-    y = y_ + group * filters;
+    M = s.N * s.OH * s.OW; N = filters; O = s.O;
+    k_begin = split * part;
+    k_end = min(k_begin + part, K);
+    y = y_ + (long long)split * M * O + group * filters;
     biases = bias ? bias + group * filters : nullptr;
   }
   __device__ __forceinline__ float* out(int m) const { return y + (unsigned)(m * O); }
@@ -164,7 +169,7 @@ struct PixelClass {
   }
 };
 
-struct GradX {                      // blockIdx.z: (group * SH + class of rows) * SW + class of columns
+struct GradX {                      // blockIdx.z: ((group * SH + class of rows) * SW + class of columns) * splits + split
   WindowsByTaps a;
   FiltersTurned b;
   int M, N, k_begin, k_end;
@@ -172,7 +177,9 @@ struct GradX {                      // blockIdx.z: (group * SH + class of rows) 
   int h_class, w_class, rows, columns;
   float* x;
 
-  __device__ __forceinline__ GradX(const float* grad_y, const float* w, float* grad_x, const Conv& s_, int z) : s(s_) {
+  __device__ __forceinline__ GradX(const float* grad_y, const float* w, float* grad_x, const Conv& s_, int part, int splits, int z) : s(s_) {
+    const int split = z % splits;
+    z /= splits;
     const int group = z / (s.SH * s.SW), C = s.C / s.groups, filters = s.O / s.groups;
     h_class = z / s.SW % s.SH; w_class = z % s.SW;
     rows = h_class < s.H ? (s.H - 1 - h_class) / s.SH + 1 : 0;
@@ -181,8 +188,10 @@ struct GradX {                      // blockIdx.z: (group * SH + class of rows) 
     a.v = {grad_y + group * filters, s.OH, s.OW, s.O, rows, columns, 1, 1, i.start, j.start, i.count, j.count, i.move, j.move, filters};
     if (j.count == 0) a.v.KW = 1;   // no taps at all: k_end is 0; nobody divides by 0
     b = {w + (long long)group * filters * s.KH * s.KW * C, s.KH, s.KW, C, i.first, i.step, j.first, j.step, a.v};
-    M = s.N * rows * columns; N = C; k_begin = 0; k_end = i.count * j.count * filters;
-    x = grad_x + group * C;
+    M = s.N * rows * columns; N = C;
+    k_begin = split * part;
+    k_end = min(k_begin + part, i.count * j.count * filters);     // a class with few cells leaves later parts empty: they write zeros
+    x = grad_x + (long long)split * s.N * s.H * s.W * s.C + group * C;
   }
   __device__ __forceinline__ float* out(int m) const {
     const int n = m / columns / rows, h = m / columns % rows * s.SH + h_class, w = m % columns * s.SW + w_class;
@@ -191,8 +200,7 @@ struct GradX {                      // blockIdx.z: (group * SH + class of rows) 
   __device__ __forceinline__ float bias(int) const { return 0.f; }
 };
 
-// The filters are few and the positions many: the sum over k is cut into `splits` parts of `part` positions, each part writes
-// its own sums, and sum_in_order adds them up: the same order on every run, so the same bits. No atomics.
+// The filters are few and the positions many: here the sum is almost always cut.
 struct GradW {                      // blockIdx.z: group * splits + split
   Outputs a;
   TapsByWindows b;

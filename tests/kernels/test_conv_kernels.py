@@ -2,6 +2,7 @@
 badly, in fast mode in three thread orders on layers of real networks; then normal numbers against float64, bits, choices, planted bugs.
 """
 
+import contextlib
 import functools
 
 import numpy as np
@@ -150,6 +151,47 @@ def test_rounding_stays_small_and_bits_stay_the_same(op, rung):
         assert_same_bits(run(op, rung, arrays, ("fast", order), settings), result, order)
 
 
+@contextlib.contextmanager
+def short_parts(length=16):
+    """Inside, sums are cut as finely as those of a large layer, on a small one."""
+    before = conv_call.SHORTEST_PART, conv_call.SHORTEST_DEPTH
+    conv_call.SHORTEST_PART = conv_call.SHORTEST_DEPTH = length
+    try:
+        yield
+    finally:
+        conv_call.SHORTEST_PART, conv_call.SHORTEST_DEPTH = before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("op", OPS)
+@pytest.mark.parametrize("rung", ["v2_shared_tile", "v3_register_blocked", "v4_double_buffered", "v5_tf32"])
+def test_sums_in_parts(op, rung):
+    """Also empty parts (stride 2: the smaller classes of pixels), groups, a bias that is added once, channels that were padded."""
+    with short_parts():
+        for number in (1, 2, 4, 5, 8):
+            if takes(op, rung, *RAGGED[number]):
+                exact(op, rung, number, ("check", "forward"))
+
+
+def test_few_tiles_and_long_sums_are_cut():
+    parts = {}
+    for name, shape, O, kernel, settings in [
+            ("layer4", (32, 512, 7, 7), 512, (3, 3), how(padding=1)), ("layer2", (32, 128, 28, 28), 128, (3, 3), how(padding=1)),
+            ("pointwise", (8, 256, 14, 14), 1024, (1, 1), how()), ("many", (256, 256, 56, 56), 64, (1, 1), how()),
+            ("stride", (8, 256, 14, 14), 512, (3, 3), how(stride=2, padding=1))]:
+        size = output_size(shape, kernel, *[settings[k] for k in ("stride", "padding", "dilation")])
+        for op in OPS[:2]:
+            call = conv_call.Call(op, shape, (O, shape[1], *kernel), (shape[0], O, *size), **settings)
+            M, N, products = call.product
+            part, splits = call.cut(-(-M // 128) * -(-N // 128) * products)
+            assert part % 16 == 0 and (splits - 1) * part < call.depth <= splits * part
+            parts[name, op] = splits
+    assert parts["layer4", "conv2d"] == parts["layer4", "conv2d_grad_x"] == 5       # 52 tiles: 260 blocks, two rounds of 132
+    assert parts["many", "conv2d"] == parts["many", "conv2d_grad_x"] == parts["pointwise", "conv2d"] == 1
+    assert parts["layer2", "conv2d"] == 2                                           # 196 tiles: 392 half ones, three short rounds
+    assert parts["stride", "conv2d_grad_x"] > 1
+
+
 def test_the_filter_gradient_is_cut_by_shape_alone_and_summed_in_order():
     layer = ((4, 4, 31, 31), 8, (3, 3), how(padding=1))
     arrays, settings = inputs("conv2d_grad_w", layer, functools.partial(drawn, whole=2))
@@ -194,7 +236,7 @@ def test_which_rung_is_chosen():
     stem, middle, pointwise, groups, depthwise = (LAYERS[i] for i in (0, 1, 3, 5, 6))
     for op in OPS:
         assert chosen(op, middle) == chosen(op, pointwise) == "v4_double_buffered"
-        assert chosen(op, groups) == "v1_thread_per_output"
+        assert chosen(op, groups) == ("v2_shared_tile" if op == "conv2d_grad_w" else "v1_thread_per_output")
         assert chosen(op, depthwise) == "depthwise"
         assert chosen(op, RAGGED[5], np.float64) == "v1_thread_per_output" and chosen(op, RAGGED[5], np.float16) == "generic"
         assert chosen(op, ((0, 4, 8, 8), 8, (3, 3), how())) == "generic"
@@ -218,6 +260,10 @@ PLANTED = [  # file, what is wrong, what it says now, op, rung, layer
     ("conv.cu", "s.OH, s.OW, s.SH, s.SW, -s.PT", "s.OH, s.OW, s.SH, s.SW, s.PT", "conv2d", "v2_shared_tile", 4),
     ("conv.cu", "min(k_begin + part, s.N * s.OH * s.OW)", "k_begin + part", "conv2d_grad_w", "v2_shared_tile", 2),
     ("conv.cu", "(K - 1 - first) / step + 1", "(K - 1 - first) / step", "conv2d_grad_x", "v2_shared_tile", 4),
+    ("conv.cu", "min(k_begin + part, K)", "k_begin + part", "conv2d", "v2_shared_tile", 2),
+    ("conv.cu", "(long long)split * M * O", "0", "conv2d", "v2_shared_tile", 2),
+    ("conv.cu", "min(k_begin + part, i.count * j.count * filters)", "k_begin + part", "conv2d_grad_x", "v2_shared_tile", 4),
+    ("conv_parts.cu", "total + bias[at % C]", "total", "conv2d", "v2_shared_tile", 2),
     ("conv_blocked.cu", "t.c -= channels; t.j += 1;", "t.c -= channels;", "conv2d", "v4_double_buffered", 2),
     ("conv_blocked.cu", "m.q -= PW; m.p += 1;", "m.q -= PW;", "conv2d_grad_w", "v4_double_buffered", 2),
     ("conv_blocked.cu", "wait_for_groups<RING - 2>();", "wait_for_groups<RING - 1>();", "conv2d", "v4_double_buffered", 2),
@@ -231,7 +277,7 @@ PLANTED = [  # file, what is wrong, what it says now, op, rung, layer
 
 
 @pytest.mark.parametrize(("file", "right", "wrong", "op", "rung", "number"),
-                         [pytest.param(*bug, marks=[] if bug[0] == "conv.cu" else pytest.mark.slow) for bug in PLANTED])
+                         [pytest.param(*bug, marks=[] if bug[4] in UNMARKED else pytest.mark.slow) for bug in PLANTED])
 def test_planted_bugs_are_found(file, right, wrong, op, rung, number, monkeypatch):
     text = text_of(file)
     assert text.count(right) >= 1
@@ -240,7 +286,7 @@ def test_planted_bugs_are_found(file, right, wrong, op, rung, number, monkeypatc
     launching.kernel.cache_clear()
     launching.compiled.cache_clear()
     try:
-        with pytest.raises((KernelError, AssertionError)):
+        with pytest.raises((KernelError, AssertionError)), short_parts(64):
             exact(op, rung, number, ("check", "forward"))
     finally:
         launching.kernel.cache_clear()
@@ -262,13 +308,10 @@ def double_case(op):
 
 
 def cut_case(mode, order):
-    """196 positions in 13 parts of 16: as many as a large layer has, on a small one."""
-    shortest, conv_call.SHORTEST_PART = conv_call.SHORTEST_PART, 16
-    try:
-        for rung in ("v2_shared_tile", "v3_register_blocked", "v4_double_buffered", "v5_tf32"):
-            exact("conv2d_grad_w", rung, len(RAGGED) + 1, (mode, order))
-    finally:
-        conv_call.SHORTEST_PART = shortest
+    """196 positions in 13 parts of 16, and 576 taps in 8."""
+    with short_parts():
+        for op in OPS:
+            exact(op, "v2_shared_tile", len(RAGGED) + 1, (mode, order))
 
 
 PER = {"conv2d": "output", "conv2d_grad_x": "pixel", "conv2d_grad_w": "weight"}

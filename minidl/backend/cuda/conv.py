@@ -9,7 +9,7 @@ import numpy as np
 
 from minidl.backend import NotFor, implements
 from minidl.backend.cuda import launch
-from minidl.backend.cuda.conv_call import BLOCKS_WANTED, arrays_of, call_of, result_of
+from minidl.backend.cuda.conv_call import arrays_of, call_of, result_of
 from minidl.backend.cuda.geometry import THREADS, aligned, ceil_div
 from minidl.backend.cuda.tiles import tile as known_tile
 from minidl.backend.generic.conv import batches
@@ -43,6 +43,11 @@ def at_least(columns, call, arrays, newest=0):
         return f"{call.product[2]} products side by side are more than a grid's third axis takes"
     narrow = min(call.product[:2]) if call.op == "conv2d_grad_w" else call.product[1]
     return common(call, arrays) or (NotFor(f"{narrow} columns would fill too little of a tile") if narrow < columns else "")
+
+
+def shared_tile(call, arrays):
+    """v2, from 8 columns on. The filter gradient already from 2: v1 has a thread a weight, far too few for its long sums."""
+    return at_least(2 if call.op == "conv2d_grad_w" else 8, call, arrays)
 
 
 def architecture(array):
@@ -93,7 +98,8 @@ def run_plain(call, arrays):
 def run_shared(call, arrays):
     """v2: a block of TILE × TILE threads."""
     name = f"{call.op}_v2_shared_tile"
-    TILE = known_tile(name, like=result_in(arrays), TILE=32)["TILE"]
+    few = min(call.product[:2]) <= 16  # groups of few filters
+    TILE = known_tile(f"{name}/narrow" if few else name, like=result_in(arrays), TILE=16 if few else 32)["TILE"]
     tiled(call, arrays, "conv.cu", name, (TILE, TILE), (TILE, TILE), TILE=TILE)
 
 
@@ -175,34 +181,32 @@ def result_in(arrays):
 
 
 def tile_for(call, name, arrays, small=True, **more):
-    """BM, BN: 128 × 128, less where the result is narrow or has too few tiles to go round; a table of the device knows better."""
-    M, N, products = call.product
-    BN = 64 if N <= 64 else 128
-    few = ceil_div(M, 128) * ceil_div(N, BN) * products < BLOCKS_WANTED // 4 and call.op != "conv2d_grad_w"
+    """BM, BN: 128 × 128, less where the result is narrow; a table of the device knows better."""
+    M, N, _ = call.product
     key = f"{name}/narrow" if N <= 64 else name  # a shape measured for wide results would be half empty on narrow ones
-    return known_tile(key, like=result_in(arrays), BM=64 if small and (M <= 64 or few) else 128, BN=BN, **more)
+    return known_tile(key, like=result_in(arrays), BM=64 if small and M <= 64 else 128, BN=64 if N <= 64 else 128, **more)
 
 
 def tiled(call, arrays, file, name, tile, threads, **defines):
-    """v2 to v6: one block per tile; the filter gradient in parts."""
+    """v2 to v6: one block per tile and part of the sum."""
     M, N, products = call.product
-    kernel, across = launch.kernel(file, name, **defines), ceil_div(M, tile[0]) * ceil_div(N, tile[1])
-    if call.op == "conv2d_grad_w":
-        cut = call.cut(ceil_div(M, 128) * ceil_div(N, 128) * products)
-        in_parts(call, arrays, kernel, lambda splits: (across, 1, products * splits), threads, cut, M * products * N)
-    else:
-        kernel((across, 1, products), threads, **arrays, **call.numbers)
+    across, cut = ceil_div(M, tile[0]) * ceil_div(N, tile[1]), call.cut(ceil_div(M, 128) * ceil_div(N, 128) * products)
+    size = M * N * products if call.op == "conv2d_grad_w" else result_in(arrays).size
+    in_parts(call, arrays, launch.kernel(file, name, **defines), lambda splits: (across, 1, products * splits), threads, cut, size)
 
 
 def in_parts(call, arrays, kernel, grid_of, threads, cut, size):
-    """The filter gradient: sums over parts of the positions side by side, then added up in their order."""
-    grad_w, (part, splits) = arrays["grad_w"], cut
-    C, whole = grad_w.shape[1], call.C  # they differ where channels were added to make 16 bytes
-    parts = grad_w if splits == 1 and whole == C else empty((splits, size), grad_w.dtype, grad_w)
-    kernel(grid_of(splits), threads, **arrays | {"grad_w": parts}, part=part, splits=splits, **call.numbers)
-    if parts is not grad_w:
+    """Parts of the sums side by side, each with a result of its own, then added up in their order."""
+    (name, result), (part, splits), bias = list(arrays.items())[-1], cut, {}
+    C = result.shape[1]
+    whole = call.C if call.op == "conv2d_grad_w" else C  # they differ where channels were added to make 16 bytes
+    parts = result if splits == 1 and whole == C else empty((splits, size), result.dtype, result)
+    if parts is not result and call.op == "conv2d":
+        bias = {"bias": None}  # added once, to the sum of the parts
+    kernel(grid_of(splits), threads, **arrays | {name: parts} | bias, part=part, splits=splits, **call.numbers)
+    if parts is not result:
         launch.kernel("conv_parts.cu", "sum_in_order")(
-            grid(grad_w), (THREADS,), parts=parts, sum=grad_w, PARTS=splits, SIZE=grad_w.size, C=C, WHOLE=whole)
+            grid(result), (THREADS,), parts=parts, bias=arrays.get("bias"), sum=result, PARTS=splits, SIZE=result.size, C=C, WHOLE=whole)
 
 
 def padded(array, whole):
@@ -225,7 +229,7 @@ LADDER = [  # name, how it runs, what it takes, what it is good for
      "8 × 8 outputs a thread, the next tiles on their way meanwhile"),
     ("v3_register_blocked", functools.partial(blocked, "v3_register_blocked"), lambda call, arrays: at_least(16, call, arrays),
      "8 × 8 outputs a thread"),
-    ("v2_shared_tile", run_shared, lambda call, arrays: at_least(8, call, arrays), "tiles of the product in shared memory"),
+    ("v2_shared_tile", run_shared, shared_tile, "tiles of the product in shared memory"),
     ("v1_thread_per_output", run_plain, plain, "a thread per number of the result, the formula as it stands"),
     ("im2col", run_im2col, one_group, "the columns written out, then one product of matrices"),
 ]

@@ -7,8 +7,11 @@ from minidl.backend.cuda.geometry import ceil_div, contiguous
 from minidl.backend.layout import empty, stored
 from minidl.backend.window import output_size
 
-BLOCKS_WANTED = 528     # the filter gradient is cut until it has about this many blocks: four for each processor of a large GPU
+PROCESSORS = 132        # of a large GPU. A constant: where sums are cut must not depend on the device
+BLOCKS_WANTED = 528     # the filter gradient is cut until it has about this many blocks: four for each processor
 SHORTEST_PART = 512     # positions in one part of that sum, at least: shorter ones cost more to add up than they gain
+SHORTEST_DEPTH = 256    # the same for convolution and its image gradient, where a part writes a whole result
+MOST_PARTS = 8          # of those: each is a result to write and to read
 
 
 class Call:
@@ -47,14 +50,31 @@ class Call:
         """How many windows there are: the length of the filter gradient's sums."""
         return self.numbers["N"] * self.numbers["OH"] * self.numbers["OW"]
 
+    @property
+    def depth(self):
+        """How long the sums are; of the image gradient's classes, those of the largest."""
+        if self.op == "conv2d_grad_w":
+            return self.positions
+        if self.op == "conv2d":
+            return self.taps * self.C
+        n = self.numbers
+        return self.O * math.prod(ceil_div(K, S // math.gcd(S, D)) for K, S, D in (
+            (n["KH"], n["SH"], n["DH"]), (n["KW"], n["SW"], n["DW"])))
+
     def cut(self, blocks):
-        """(positions in a part, how many parts) of the filter gradient's sums, where one part takes so many blocks.
+        """(how much of k is a part, how many parts) of the sums, where one part takes so many blocks.
 
         From the sizes alone, never from the device: same sizes, same bits.
         """
-        wanted = min(ceil_div(BLOCKS_WANTED, blocks), ceil_div(self.positions, SHORTEST_PART))
-        part = ceil_div(ceil_div(self.positions, wanted), 16) * 16  # whole steps of the tile loops
-        return part, ceil_div(self.positions, part)
+        if self.op == "conv2d_grad_w":
+            wanted = min(ceil_div(BLOCKS_WANTED, blocks), ceil_div(self.depth, SHORTEST_PART))
+        elif blocks < 2 * PROCESSORS:
+            most = max(1, min(MOST_PARTS, self.depth // SHORTEST_DEPTH))  # rounds of blocks, each shorter; and 3 % for a part's own result
+            wanted = min(range(1, most + 1), key=lambda parts: ceil_div(blocks * parts, PROCESSORS) / parts + 0.03 * parts)
+        else:
+            wanted = 1
+        part = ceil_div(ceil_div(self.depth, wanted), 16) * 16  # whole steps of the tile loops
+        return part, ceil_div(self.depth, part)
 
 
 def call_of(op, first, second, stride, padding, dilation, groups, x_shape=None, w_shape=None):
