@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import minidl
 from minidl.backend import IMPLEMENTATIONS, explain, run
-from minidl.backend.cpu import choose, conv_blocks, im2col_blocked, products, winograd, winograd_grad_w
+from minidl.backend.cpu import choose, conv_blocks, im2col_blocked, matmul, products, winograd, winograd_grad_w
 from minidl.backend.layout import empty, is_stored_right
 from minidl.backend.window import output_size
 
@@ -178,6 +178,27 @@ def test_many_blocks_equal_the_generic_one(case):
         with minidl.use_winograd(False):
             assert np.array_equal(on("cpu", op, arrays, how), expected), (case, op)
         assert np.abs(on("cpu", op, arrays, how) - expected).max() <= 1e-4 * np.abs(expected).max(), (case, op)
+
+
+@pytest.mark.parametrize("unpacked", [False, True])
+@pytest.mark.parametrize("x_shape, w_shape", [((6, 48, 31, 29), (32, 48, 1, 1)), ((3, 24, 40, 41), (16, 24, 3, 3)),
+                                              ((3, 3, 33, 35), (64, 3, 7, 7))])
+def test_few_columns_with_either_kind_of_blas(monkeypatch, unpacked, x_shape, w_shape):
+    """Whatever OpenBLAS chose for this machine: one large product, and a stack of small ones with a rest."""
+    stacks = []
+
+    def small(a, b, out, real=matmul.in_small_products):
+        stacks.append(len(a))
+        return real(a, b, out)
+
+    for module in (matmul, im2col_blocked):
+        monkeypatch.setattr(module, "in_small_products", small)
+    monkeypatch.setattr(matmul, "has_unpacked_kernels", lambda: unpacked)
+    for op, arrays, how in calls(x_shape, w_shape, settings_of(), "float32", integers(5)):
+        expected = on("generic/im2col", op, arrays, how)
+        with minidl.use_winograd(False):
+            assert np.array_equal(on("cpu", op, arrays, how), expected), op
+    assert bool(stacks) == unpacked
 
 
 def test_blocks_cover_everything_once():

@@ -19,6 +19,8 @@ from minidl.core.config import STATE
 
 OUTPUTS = {(3, 3): (4, 4), (5, 5): (4, 4), (1, 3): (1, 4), (3, 1): (4, 1), (1, 5): (1, 4), (5, 1): (4, 1), (1, 7): (1, 4), (7, 1): (4, 1)}
 WORTH = 6144  # tiles × channels from which F(4×4) wins: 14×14 × 48 channels and 7×7 × 192, batch 8, lie there
+FEW = 200     # tiles of 4×4 below which F(2×2) is faster for many channels: 8×256×14×14 has 128 (472 against 369 GFLOP/s)
+MANY = 96     # channels
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
 
@@ -69,20 +71,29 @@ def small_tiles_can(call):
     return winograd_can(call) if call.w_shape[2:] == (3, 3) else NotFor("for 3×3 kernels")
 
 
+def count_tiles(call):
+    """How many tiles of F(4×4), or F(4), cover the outputs of all images."""
+    return call.x_shape[0] * math.prod(-(-places // m) for places, m in zip(call.size, OUTPUTS[call.w_shape[2:]], strict=True))
+
+
 def large_tiles(call):
     """Where the transforms cost less than the multiplications that they save."""
-    channels = min(call.w_shape[:2])
+    channels, tiles = min(call.w_shape[:2]), count_tiles(call)
     if channels < 16:
         return NotFor(f"{channels} channels: transforms would cost more than the products (3 channels: 53 against 113 GFLOP/s)")
-    tiles = call.x_shape[0] * math.prod(-(-places // m) for places, m in zip(call.size, OUTPUTS[call.w_shape[2:]], strict=True))
     if tiles * channels < WORTH:
         return NotFor(f"{tiles} tiles × {channels} channels < {WORTH}: columns are faster there (24 channels at 14×14: 129 against 79)")
+    if tiles < FEW and not small_tiles(call):
+        return NotFor(f"{tiles} tiles < {FEW}: transforming filters to 6×6 costs more than it saves; F(2×2) makes them 4×4")
     return ""
 
 
 def small_tiles(call):
-    """F(2×2): the middle rung, there to be compared, and to be forced where rounding matters."""
-    return NotFor("F(4×4) or columns are as fast or faster wherever this was measured (but it rounds four times less than F(4×4))")
+    """Few outputs and many channels: the filters are what is transformed, and F(2×2) blows them up half as much."""
+    if call.w_shape[2:] != (3, 3) or min(call.w_shape[:2]) < MANY:
+        return NotFor(f"below {MANY} channels F(4×4) or columns are faster (but it rounds four times less than F(4×4))")
+    tiles = count_tiles(call)
+    return "" if tiles < FEW else NotFor(f"{tiles} tiles of 4×4: F(4×4) is faster from {FEW} on (but it rounds four times more)")
 
 
 def always(call):

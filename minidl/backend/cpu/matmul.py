@@ -4,6 +4,7 @@ BLAS would cut as well; but its idle worker spins for 0.1 s after each product a
 go to NumPy at once: there the call is what costs.
 """
 
+import functools
 import math
 
 import numpy as np
@@ -12,8 +13,12 @@ from minidl.backend import implements
 from minidl.backend.threads import parallel_for, single_blas_thread, spans
 
 SMALL = 1 << 17  # multiply-adds: up to here BLAS itself uses one thread, and a product is over in a few microseconds
-PIECE = 1 << 21  # multiply-adds of a slice at the least: 15 µs of work
+PIECE = 1 << 22  # multiply-adds of a slice at the least: 40 µs of work, about what waking up a second thread takes
 SLICES = 8       # at the most: as many as cores may be had, and each packs the other factor once more
+LONG = 384       # rows of a slice, where two slices have more: 100 of them lose a quarter to that packing, 200 a tenth
+UNPACKED = 10**6  # multiply-adds: up to here OpenBLAS's AVX-512 kernels read both factors where they lie
+NARROW = 64      # columns: below this packing costs more than it saves (25088×256×64: 310 GFLOP/s packed, 400 in small products)
+DEEP = 600        # terms of a sum: unpacked kernels add them one after another, packed ones in blocks of about 400, which rounds less
 
 
 @implements("matmul", "cpu/sliced", why="slices of rows or columns on the pool's threads; small products go to NumPy at once")
@@ -33,13 +38,67 @@ def matmul(a, b):
 
 def _product(a, b):
     """One product, its longer side in slices."""
+    out = np.empty((len(a), b.shape[1]), a.dtype)
+    multiply(a, b, out)
+    return out
+
+
+def multiply(a, b, out, bias=None):
+    """out (N, M) = a (N, K) · b (K, M) + bias, its longer side in slices."""
     (N, K), M = a.shape, b.shape[1]
-    out = np.empty((N, M), a.dtype)
-    pieces = min(SLICES, max(1, N * K * M // PIECE))
+    few = few_columns(K, M)
+    if few:
+        b = np.ascontiguousarray(b)
+
+    def rows(part):
+        if few:
+            in_small_products(a[part], b, out[part])
+        else:
+            np.matmul(a[part], b, out=out[part])
+        if bias is not None:
+            np.add(out[part], bias, out=out[part])
+
+    def columns(part):
+        np.matmul(a, b[:, part], out=out[:, part])
+        if bias is not None:
+            np.add(out[:, part], bias[part], out=out[:, part])
+
     if N >= M:
-        parallel_for(lambda n: np.matmul(a[n], b, out=out[n]), spans(N, -(-N // pieces), 16))
+        parallel_for(rows, cut(N, N * K * M))
     else:
-        parallel_for(lambda m: np.matmul(a, b[:, m], out=out[:, m]), spans(M, -(-M // pieces), 16))
+        parallel_for(columns, cut(M, N * K * M))
+
+
+def cut(side, work):
+    """A side of a product in slices: long ones, and none where the work is over before a second thread has woken up."""
+    pieces = min(SLICES, max(1, work // PIECE), max(2, side // LONG))
+    return spans(side, -(-side // pieces), 16)
+
+
+@functools.cache
+def has_unpacked_kernels():
+    """Does BLAS multiply small matrices without packing them? OpenBLAS does with AVX-512."""
+    import threadpoolctl  # 5 ms, paid at the first use
+
+    libraries = threadpoolctl.ThreadpoolController().select(internal_api="openblas").lib_controllers
+    return any(getattr(library, "architecture", "") in ("SkylakeX", "Cooperlake", "SapphireRapids") for library in libraries)
+
+
+def few_columns(K, M):
+    """Is a product with (K, M) quicker as a stack of small ones?"""
+    return M <= NARROW and K <= DEEP and has_unpacked_kernels()
+
+
+def in_small_products(a, b, out):
+    """out = a · b, some rows at a time; where rows of a are no neighbours in memory, all at once."""
+    (N, K), M = a.shape, b.shape[1]
+    rows = UNPACKED // (K * M) // 8 * 8
+    many = N // rows
+    if many < 2 or not (a.flags.c_contiguous and out.flags.c_contiguous):
+        return np.matmul(a, b, out=out)
+    np.matmul(a[:many * rows].reshape(many, rows, K), b, out=out[:many * rows].reshape(many, rows, M))
+    if N % rows:
+        np.matmul(a[many * rows:], b, out=out[many * rows:])
     return out
 
 
