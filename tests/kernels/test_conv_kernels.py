@@ -43,7 +43,7 @@ RAGGED = [  # x, O, kernel, settings: sizes of 1, 31, 32, 33, nothing a multiple
     ((1, 2, 9, 9), 3, (1, 1), how(stride=2)),
     ((2, 33, 6, 5), 66, (3, 3), how(stride=(2, 1), padding=((1, 1), (0, 2)), groups=33)),
 ]
-# ResNet's stem, 3×3, 3×3 with stride 2 and 1×1, Inception's 1×7, ResNeXt's groups, MobileNet's depthwise; few different tiles: each is a build
+# ResNet's stem, 3×3, 3×3 with stride 2 and 1×1, Inception's 1×7, ResNeXt's groups, MobileNet's depthwise; few tiles: each is a build
 LAYERS = [
     ((1, 3, 32, 32), 64, (7, 7), how(stride=2, padding=3)),
     ((1, 64, 14, 14), 64, (3, 3), how(padding=1)),
