@@ -117,3 +117,14 @@ def test_a_forked_child_makes_its_own_threads():
         right = parallel_map(lambda k: k, range(100)) == list(range(100))
         os._exit(0 if right and threads.get_num_threads() == 3 else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity") or len(os.sched_getaffinity(0)) < 2, reason="needs two cores on Linux")
+def test_workers_keep_off_the_core_of_their_caller(monkeypatch):
+    cores = os.sched_getaffinity(0)
+    minidl.set_num_threads(len(cores))
+    for core in (min(cores), max(cores)):
+        monkeypatch.setattr(threads, "_current_core", lambda core=core: core)
+        parallel_for(lambda k: None, range(2 * len(cores)))
+        assert all(os.sched_getaffinity(number) == cores - {core} for number in threads._ids)
+    assert os.sched_getaffinity(0) == cores  # the caller itself stays free
