@@ -163,8 +163,8 @@ def _section(body, items, helpers):
 def _keep_workers_away():
     """Bar the workers from the core that this thread runs on, where every core has a thread to run.
 
-    In a virtual machine Linux takes a core that sleeps for one that was taken away, and wakes a worker on the core of its
-    caller, where both then share for tens of milliseconds: a product of 0.53 ms took 0.95 after any pause.
+    After a pause Linux here (a virtual machine) wakes a worker on the core of its caller though another is idle, and they
+    share it for tens of milliseconds: a product of 0.53 ms took 0.95.
     """
     global _away
     if _current_core is None:

@@ -1,8 +1,8 @@
 """Which rung of the ladder computes a convolution: LADDER from top to bottom, the first that does not say why not.
 
 A rung has two predicates, which get the Call and return "" or a reason: can it do this one, and is it worth it? The second
-is what was measured, on two cores of an AMD EPYC with OpenBLAS's AVX2 kernels. `minidl.explain` shows the reasons;
-use_backend("cpu/winograd_2x2") forces a rung that can, worth it or not.
+is what was measured, on two cores of an AMD EPYC with OpenBLAS's AVX-512 kernels (SkylakeX), numbers in GFLOP/s counted as
+direct convolution. `minidl.explain` shows the reasons; use_backend("cpu/winograd_2x2") forces a rung that can, worth it or not.
 """
 
 import functools
@@ -18,9 +18,10 @@ from minidl.backend.window import output_size
 from minidl.core.config import STATE
 
 OUTPUTS = {(3, 3): (4, 4), (5, 5): (4, 4), (1, 3): (1, 4), (3, 1): (4, 1), (1, 5): (1, 4), (5, 1): (4, 1), (1, 7): (1, 4), (7, 1): (4, 1)}
-WORTH = 6144  # tiles × channels from which F(4×4) wins: 14×14 × 48 channels and 7×7 × 192, batch 8, lie there
-FEW = 200     # tiles of 4×4 below which F(2×2) is faster for many channels: 8×256×14×14 has 128 (472 against 369 GFLOP/s)
-MANY = 96     # channels
+NARROW = 32   # channels: with 16 columns are faster (128×16×32×32: 175 against 136), with 32 F(4×4) is (128×32×16×16: 264 against 204)
+WORTH = 8192  # tiles of 4×4 × channels: 8×32×14×14 -> 128 has 4096 (columns 272, Winograd 212), 8×192×7×7 6144 (equal), 8×96×14×14 12288
+FEW = 200     # tiles of 4×4 below which F(2×2) is faster for many channels: 8×256×14×14 has 128 (538 against 369)
+MANY = 96     # channels: 8×96×14×14 -> 208 has 497 with F(2×2), 420 with F(4×4)
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
 
@@ -76,23 +77,32 @@ def count_tiles(call):
     return call.x_shape[0] * math.prod(-(-places // m) for places, m in zip(call.size, OUTPUTS[call.w_shape[2:]], strict=True))
 
 
-def large_tiles(call):
-    """Where the transforms cost less than the multiplications that they save."""
+def too_little(call):
+    """Where the transforms cost more than the multiplications that they save, whatever the tile."""
     channels, tiles = min(call.w_shape[:2]), count_tiles(call)
-    if channels < 16:
-        return NotFor(f"{channels} channels: transforms would cost more than the products (3 channels: 53 against 113 GFLOP/s)")
+    if channels < NARROW:
+        return NotFor(f"{channels} channels: transforms would cost more than the products (16 channels: 136 against 175 GFLOP/s)")
     if tiles * channels < WORTH:
-        return NotFor(f"{tiles} tiles × {channels} channels < {WORTH}: columns are faster there (24 channels at 14×14: 129 against 79)")
-    if tiles < FEW and not small_tiles(call):
-        return NotFor(f"{tiles} tiles < {FEW}: transforming filters to 6×6 costs more than it saves; F(2×2) makes them 4×4")
+        return NotFor(f"{tiles} tiles × {channels} channels < {WORTH}: columns are faster there (32 channels at 14×14: 272 against 212)")
+    return ""
+
+
+def large_tiles(call):
+    """All the rest but what is better with small tiles."""
+    if too_little(call):
+        return too_little(call)
+    if not small_tiles(call):
+        return NotFor(f"{count_tiles(call)} tiles < {FEW}: transforming filters to 6×6 costs more than it saves; F(2×2) makes them 4×4")
     return ""
 
 
 def small_tiles(call):
     """Few outputs and many channels: the filters are what is transformed, and F(2×2) blows them up half as much."""
-    if call.w_shape[2:] != (3, 3) or min(call.w_shape[:2]) < MANY:
-        return NotFor(f"below {MANY} channels F(4×4) or columns are faster (but it rounds four times less than F(4×4))")
+    if too_little(call):
+        return too_little(call)
     tiles = count_tiles(call)
+    if call.w_shape[2:] != (3, 3) or min(call.w_shape[:2]) < MANY:
+        return NotFor(f"below {MANY} channels F(4×4) is faster (but it rounds four times more)")
     return "" if tiles < FEW else NotFor(f"{tiles} tiles of 4×4: F(4×4) is faster from {FEW} on (but it rounds four times more)")
 
 

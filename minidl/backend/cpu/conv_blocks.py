@@ -1,7 +1,7 @@
 """What the rungs of convolution share: cutting the work into blocks, reading a bordered piece of the image, sums in lanes.
 
 A block is a few images, or some rows of one image, small enough that everything done to it happens in the core's own
-cache (1 MB): read with its border, gathered, multiplied, biased, written. Nothing as large as an image is ever padded
+cache: read with its border, gathered, multiplied, biased, written. Nothing as large as an image is ever padded
 or gathered as a whole. Blocks and lanes are cut by shape alone, so results do not depend on the number of threads.
 
 Images here are (N, H, W, C): the storage itself, a view of what is N C H W everywhere else.

@@ -11,6 +11,7 @@ Windows that do not overlap are a mere assignment.
 Measured, (8, 64, 112, 112), 3×3 stride 2: forward 5.4 ms, backward 2.7 (generic 104 and 5.7, PyTorch 1.3 and 1.9).
 """
 
+import itertools
 from functools import partial
 
 import numpy as np
@@ -181,13 +182,18 @@ def add_rows(positions, numbers, below, row, windows):
     np.add(positions, further, out=positions)
 
 
+def slice_apart(kernel, stride, dilation):
+    """Every how many windows along an axis have no pixel in common."""
+    return -(-(dilation * (kernel - 1) + 1) // stride)
+
+
 @implements("max_pool2d_grad_x", "cpu/scatter", accepts, why="a scatter per image; windows apart: an assignment")
 def max_pool2d_grad_x(grad_y, indices, x_shape, window=None):
     """Add every number to the pixel its index names; image by image, each in the order of the windows."""
     grad_x = empty(x_shape, grad_y.dtype, grad_y)
     target, grad, where = channels_last(grad_x), channels_last(grad_y), channels_last(indices)
     C, channels = x_shape[1], np.arange(x_shape[1])
-    apart = window is not None and window[3] == (1, 1) and all(s >= k for s, k in zip(window[1], window[0], strict=True))
+    classes = None if window is None else [slice_apart(*of_axis) for of_axis in zip(*(window[k] for k in (0, 1, 3)), strict=True)]
 
     def run(n):
         at = scratch("pool at", where[n].shape, np.intp)  # into the image as it is stored
@@ -195,10 +201,13 @@ def max_pool2d_grad_x(grad_y, indices, x_shape, window=None):
         np.add(at, channels, out=at)
         image = target[n].reshape(-1)
         image.fill(0)
-        if apart:
+        if classes is None:
+            np.add.at(image, at.reshape(-1), grad[n].reshape(-1))
+        elif classes == [1, 1]:
             image[at.reshape(-1)] = grad[n].reshape(-1)
         else:
-            np.add.at(image, at.reshape(-1), grad[n].reshape(-1))
+            for part in itertools.product(*([slice(first, None, step) for first in range(step)] for step in classes)):
+                image[at[part].reshape(-1)] += grad[n][part].reshape(-1)
 
     parallel_for(run, range(x_shape[0]))
     return grad_x
