@@ -1,17 +1,19 @@
-"""Pooling on the CPU: one kernel cell after another over many windows at once, on all cores, without fancy indexing.
+"""Pooling on the CPU: across the windows, then down them, many windows at once, on all cores, without fancy indexing.
 
 The idea. Cell (i, j) of all windows is a view of the image, so its part of a maximum is a handful of element-wise passes.
-With a stride along w that view would be runs of C numbers; the columns are therefore sorted by w mod stride first, and every
-cell sees whole rows. The winner's number is kept in one byte while the cells go by in reading order: `cell > largest so far`
-times its number, and the maximum of these is the last cell that improved, the first of equal ones.
+The winner of a row of a window is found first, then the winner of these rows: KW + KH looks in place of KW·KH. With a stride
+along w a view would be runs of C numbers; the columns are therefore sorted by w mod stride first, and every cell sees whole
+rows. The winner's place is kept in one byte: later cells have larger numbers, so `cell > largest so far` times its number, and
+the maximum of these, is the last cell that improved, the first of equal ones.
 
-Backward is NumPy's own scatter, image by image on all cores: comparing the number again, cell by cell, takes twice as long.
-Windows that do not overlap are a mere assignment.
+Backward is NumPy's own scatter, image by image: it keeps the interpreter's lock, so that only the positions are computed
+on all cores; comparing the number again, cell by cell, takes twice as long, and so does `image[at] += g` over every third
+window, which do not overlap. Where no windows do, a mere assignment is enough.
 
-Measured, (8, 64, 112, 112), 3×3 stride 2: forward 5.4 ms, backward 2.7 (generic 104 and 5.7, PyTorch 1.3 and 1.9).
+Measured, (8, 64, 112, 112), 3×3 stride 2: forward 5.0 ms, backward 2.5 (generic 104 and 5.7, PyTorch 1.3 and 1.9); the 13
+poolings of GoogLeNet: forward 20 ms, backward 14 (PyTorch 6.5 and 7.2).
 """
 
-import itertools
 from functools import partial
 
 import numpy as np
@@ -182,18 +184,13 @@ def add_rows(positions, numbers, below, row, windows):
     np.add(positions, further, out=positions)
 
 
-def slice_apart(kernel, stride, dilation):
-    """Every how many windows along an axis have no pixel in common."""
-    return -(-(dilation * (kernel - 1) + 1) // stride)
-
-
 @implements("max_pool2d_grad_x", "cpu/scatter", accepts, why="a scatter per image; windows apart: an assignment")
 def max_pool2d_grad_x(grad_y, indices, x_shape, window=None):
     """Add every number to the pixel its index names; image by image, each in the order of the windows."""
     grad_x = empty(x_shape, grad_y.dtype, grad_y)
     target, grad, where = channels_last(grad_x), channels_last(grad_y), channels_last(indices)
     C, channels = x_shape[1], np.arange(x_shape[1])
-    classes = None if window is None else [slice_apart(*of_axis) for of_axis in zip(*(window[k] for k in (0, 1, 3)), strict=True)]
+    apart = window is not None and window[3] == (1, 1) and all(s >= k for s, k in zip(window[1], window[0], strict=True))
 
     def run(n):
         at = scratch("pool at", where[n].shape, np.intp)  # into the image as it is stored
@@ -201,13 +198,10 @@ def max_pool2d_grad_x(grad_y, indices, x_shape, window=None):
         np.add(at, channels, out=at)
         image = target[n].reshape(-1)
         image.fill(0)
-        if classes is None:
-            np.add.at(image, at.reshape(-1), grad[n].reshape(-1))
-        elif classes == [1, 1]:
+        if apart:
             image[at.reshape(-1)] = grad[n].reshape(-1)
         else:
-            for part in itertools.product(*([slice(first, None, step) for first in range(step)] for step in classes)):
-                image[at[part].reshape(-1)] += grad[n][part].reshape(-1)
+            np.add.at(image, at.reshape(-1), grad[n].reshape(-1))
 
     parallel_for(run, range(x_shape[0]))
     return grad_x
