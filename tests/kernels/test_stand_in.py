@@ -8,6 +8,7 @@ import pytest
 
 import minidl
 from minidl.backend.cuda import stand_in, stand_in_names
+from minidl.backend.cuda.launch import kernel
 from minidl.backend.cuda.on_cpu import KernelError, why_no_compiler
 from minidl.backend.cuda.stand_in import installed
 from minidl.core.device import why_no_cuda
@@ -98,6 +99,22 @@ def test_check_mode_follows_tables_of_addresses():
         assert all(a.get().tolist() == [1, 1, 1, 1] for a in arrays)
         with pytest.raises(KernelError):
             kernel((1,), (12,), (table, cp.zeros(1, "f4"), np.int32(1 << 20)))
+
+
+@pytest.mark.skipif(bool(why_no_compiler()), reason=why_no_compiler())
+def test_a_launched_kernel_follows_the_mode(tmp_path):
+    """The launcher keeps compiled kernels; one that ran in fast mode must not stay there when check mode is asked for."""
+    (tmp_path / "race.cu").write_text('extern "C" __global__ void everybody(float* x, int n) { x[0] = (float)threadIdx.x; }\n')
+    everybody = kernel(str(tmp_path / "race.cu"), "everybody")
+    for mode, order, last in [("fast", "forward", 31), ("check", "forward", None), ("fast", "reverse", 0), ("fast", "forward", 31)]:
+        with installed(mode, order) as cp:
+            x = cp.zeros(1, "f4")
+            if mode == "check":
+                with pytest.raises(KernelError, match="two threads touch the same memory"):
+                    everybody((1,), (32,), x=x, n=1)
+            else:
+                everybody((1,), (32,), x=x, n=1)
+                assert x.get() == last, (mode, order)
 
 
 def test_results_are_arrays_and_forget_storage_order(cupy):

@@ -27,7 +27,10 @@ WATCHERS = []                               # functions called with (kernel, gri
 
 @contextlib.contextmanager
 def running(mode="fast", order="forward"):
-    """Inside, kernels take NumPy arrays: "fast", "check" and "debug" run them on the CPU, "device" on copies on the GPU."""
+    """Inside, kernels take NumPy arrays: "fast", "check" and "debug" run them on the CPU, "device" on copies on the GPU.
+
+    "dry" only checks the arguments and tells WATCHERS: nothing is compiled, and results stay as they were.
+    """
     before = dict(NUMPY)
     NUMPY.update(mode=mode, order=order)
     try:
@@ -54,7 +57,7 @@ class Kernel:
         self.options = tuple(f"-D{key}={int(value) if isinstance(value, bool) else value}" for key, value in sorted(defines.items()))
         self.converters = [(p.name, p, _pointer if p.pointer else _whole if p.dtype in WHOLE else _real) for p in signature.parameters]
         self.names = {p.name for p in signature.parameters}
-        self.compiled = {}  # (module, device, mode, order) -> function
+        self.compiled = {}  # (module, device or mode, how that module runs kernels) -> function
 
     def __repr__(self):
         return f"<kernel {self.signature} of {self.file}{' '.join(('', *self.options))}>"
@@ -68,9 +71,13 @@ class Kernel:
         grid, block = self._sizes("grid", grid), self._sizes("block", block)
         if not all(grid):
             return  # no block, no work
-        RAN.add(self.name)
+        dry = home is np and NUMPY["mode"] == "dry"
+        if not dry:
+            RAN.add(self.name)
         for watcher in tuple(WATCHERS):
             watcher(self, grid, block, values, shared)
+        if dry:
+            return
         if home is np and NUMPY["mode"] == "device":
             self._on_copies(grid, block, values, shared)
         elif home is np:
@@ -98,7 +105,10 @@ class Kernel:
 
     def _function(self, module, device):
         """The compiled kernel, for this module, device and way of running."""
-        key = (module, device) if module is not np else (np, NUMPY["mode"], NUMPY["order"])
+        if module is np:
+            key = (np, NUMPY["mode"], NUMPY["order"])
+        else:  # CuPy has one way to run a kernel, its stand-in several
+            key = (module, device, *getattr(module, "way_of_running", tuple)())
         if key not in self.compiled:
             only = self.name if self.options else None  # with options of its own it shares a module with hardly any other kernel
             self.compiled[key] = compiled(module, key, self.file, only, self.options).get_function(self.name)

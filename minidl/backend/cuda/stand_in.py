@@ -47,6 +47,11 @@ def installed(mode="fast", order="forward", guard=True):
             sys.modules["cupy"] = in_place
 
 
+def way_of_running():
+    """The mode and the order of threads, hashable. Whoever keeps a kernel keeps it under these; CuPy has no such name."""
+    return tuple(_MODE.values())
+
+
 def _inside(value):
     """What NumPy gets to see: the array behind a device array. NumPy's own arrays are refused, as CuPy does."""
     if isinstance(value, ndarray):
@@ -376,11 +381,9 @@ class RawModule:
 
     def get_function(self, name):
         """The kernel of that name."""
-        key = tuple(_MODE.items())
-        if key not in self._runners:
-            self._runners[key] = _Runner(**self._arguments, **_MODE)
-            self._runners[key].elsewhere = stand_in_cuda.allocations
-        return _Kernel(self._runners[key].get_function(name))
+        runner = self._runners.setdefault(way_of_running(), _Runner(**self._arguments, **_MODE))  # making one costs nothing
+        runner.elsewhere = stand_in_cuda.allocations
+        return _Kernel(runner.get_function(name))
 
     def compile(self, log_stream=None):
         """Now instead of on first use."""
