@@ -238,6 +238,15 @@ def test_sums_per_channel(shape, axes, tiny_blocks, monkeypatch):
         assert all(np.array_equal(results[0], other) for other in results[1:])
 
 
+@pytest.mark.parametrize("width", (126, 127, 300))
+def test_max_pooling_of_wide_images_finds_the_same_positions(tiny_items, width):
+    """i·W + j fits into a byte up to 126 columns; beyond, cells are counted."""
+    x = image(np.random.default_rng(0), (1, 2, 5, width), "float32")
+    how = pool_window("max_pool2d", x, 3, 2, 1, 1, False)
+    found, right = (function("max_pool2d", name)(x, **how) for name in ("cpu/cells", "generic"))
+    assert all(map(np.array_equal, found, right))
+
+
 def test_average_pooling_equals_the_plain_one(tiny_items):
     """Sums in another order: each of at most 16 numbers of size one, and as many gradients."""
     @given(poolings(), st.booleans(), st.sampled_from((None, None, 3)))
