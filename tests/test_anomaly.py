@@ -143,3 +143,13 @@ def test_a_clean_run_changes_nothing():
         assert watch.seen
     np.testing.assert_array_equal(plain, watched)
     assert not watch.seen
+
+
+def test_a_bad_pixel_reaches_the_outputs_that_see_it_and_no_others():
+    """Winograd would spread it over its tile, and the first bad output would be blamed at the wrong place."""
+    x, w = minidl.randn(8, 64, 28, 28), minidl.randn(64, 64, 3, 3)
+    x.array[0, 0, 9, 9] = np.inf
+    with minidl.detect_anomaly():
+        bad = ~np.isfinite(minidl.nn.functional.conv2d(x, w, padding=1).numpy())
+    assert bad.sum() == 64 * 9 and bad[0, :, 8:11, 8:11].all()
+    assert (~np.isfinite(minidl.nn.functional.conv2d(x, w, padding=1).numpy())).sum() > 64 * 9  # this is what it is for

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import stat
+import threading
 import warnings
 import zipfile
 
@@ -13,6 +14,7 @@ import pytest
 import minidl
 from minidl import nn, optim
 from minidl.core.errors import ArgumentError, DTypeError, FileError, StateError
+from minidl.core.files import write_complete
 from minidl.optim import lr_scheduler as S  # noqa: N812 - a short name for many schedules
 
 ENDINGS = ("npz", "safetensors")
@@ -366,3 +368,16 @@ def test_a_run_that_is_resumed_equals_one_that_was_not_interrupted(tmp_path, end
     assert minidl.load(tmp_path / f"o.{ending}")["param_groups"] == whole[1].state_dict()["param_groups"]
     with pytest.raises(StateError, match="the optimiser's part of a checkpoint"):
         again[1].load_state_dict(found)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes with names")
+def test_what_is_no_file_is_written_to_and_stays_what_it_is(tmp_path):
+    """/dev/stdout would be gone for everybody if a file were put in its place."""
+    pipe = tmp_path / "pipe.npz"
+    os.mkfifo(pipe)
+    found = []
+    reader = threading.Thread(target=lambda: found.append(pipe.read_bytes()), daemon=True)
+    reader.start()
+    write_complete(pipe, lambda file: file.write(b"all of it"))
+    reader.join(10)
+    assert found == [b"all of it"] and stat.S_ISFIFO(pipe.stat().st_mode)

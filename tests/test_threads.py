@@ -1,6 +1,7 @@
 """The thread pool: every item once, results independent of the number of threads, failures and forks survived, BLAS left as it was."""
 
 import os
+import signal
 import threading
 import time
 
@@ -128,3 +129,28 @@ def test_workers_keep_off_the_core_of_their_caller(monkeypatch):
         parallel_for(lambda k: None, range(2 * len(cores)))
         assert all(os.sched_getaffinity(number) == cores - {core} for number in threads._ids)
     assert os.sched_getaffinity(0) == cores  # the caller itself stays free
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork()")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_child_forked_while_another_thread_draws_can_draw():
+    """A stream's lock in the hands of a thread that the child does not have would stop it for good."""
+    stop = threading.Event()
+
+    def draw():
+        while not stop.is_set():
+            minidl.rand(200_000)
+
+    thread = threading.Thread(target=draw)
+    thread.start()
+    try:
+        for _ in range(10):
+            child = os.fork()
+            if not child:
+                signal.alarm(20)  # ends a child that hangs
+                minidl.rand(3)
+                os._exit(0)
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    finally:
+        stop.set()
+        thread.join()

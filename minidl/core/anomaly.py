@@ -10,6 +10,7 @@ import weakref
 
 import numpy as np
 
+from minidl.core.config import use_winograd
 from minidl.core.derivative import WATCHERS
 from minidl.core.device import array_module, on_cpu
 from minidl.core.errors import GraphError
@@ -42,7 +43,10 @@ class Seen:
 
 
 class detect_anomaly:  # noqa: N801 - PyTorch's name
-    """`with detect_anomaly():` a NaN in the forward, a loss that is not finite, and a NaN gradient raise AnomalyError."""
+    """`with detect_anomaly():` a NaN in the forward, a loss that is not finite, and a NaN gradient raise AnomalyError.
+
+    Inside, convolutions do without Winograd, which spreads a NaN over its tile.
+    """
 
     def __init__(self):
         self.seen = {}     # id(array) -> Seen
@@ -50,11 +54,13 @@ class detect_anomaly:  # noqa: N801 - PyTorch's name
 
     def __enter__(self):
         self.thread = threading.get_ident()
+        self.exact = use_winograd(False).__enter__()
         OBSERVERS.append(self.observe)
         WATCHERS.append(self.watch)
         return self
 
     def __exit__(self, *_):
+        self.exact.__exit__()
         OBSERVERS.remove(self.observe)
         WATCHERS.remove(self.watch)
         self.seen.clear()

@@ -158,13 +158,17 @@ def as_saved(name, value):
 def write_complete(path, write):
     """Write to a file beside `path`, then rename it: whoever looks sees the old file or the new one, whole.
 
-    A link stays a link: the file it points to is replaced. A file that was there keeps its permissions.
+    A link stays a link: the file it points to is replaced. A file that was there keeps its permissions. What is no file
+    (/dev/stdout, a pipe) is written to as it is.
     """
     beside, path = None, Path(os.path.realpath(path))
     try:
         mode = stat.S_IMODE(path.stat().st_mode) if path.exists() else None
         if path.is_dir():
             raise IsADirectoryError("a folder has this name")
+        if path.exists() and not path.is_file():  # a device or a pipe: to be written to, not to be replaced
+            with open(path, "wb") as file:
+                return write(file)
         handle, beside = tempfile.mkstemp(dir=path.parent, prefix=".minidl.", suffix=".part")
         with os.fdopen(handle, "wb") as file:
             write(file)

@@ -5,6 +5,7 @@ in between, so an activation lives exactly as long as some formula names it.
 """
 
 import heapq
+import os
 import sys
 import threading
 
@@ -245,6 +246,8 @@ def _wrong_gradient(node, number, grad, shape):
 
 
 _SETTLING = threading.Lock()  # walks of several threads may end at one leaf
+if hasattr(os, "register_at_fork"):  # a forked child has nobody who would let go of it
+    os.register_at_fork(before=_SETTLING.acquire, after_in_parent=_SETTLING.release, after_in_child=_SETTLING.release)
 
 
 def _settle(totals, create_graph, into):

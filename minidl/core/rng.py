@@ -6,16 +6,20 @@ and in every storage order.
 
 import math
 import os
+import weakref
 
 import numpy as np
 
 MANY = 2**15  # from so many normal numbers on, many_normals() draws them
+_ALL = weakref.WeakSet()  # every Generator there is
+_held = []                # locks of their streams, held while the process forks
 
 
 class Generator:
     """A stream of random numbers. The same seed gives the same stream (not PyTorch's)."""
 
     def __init__(self, device=None):
+        _ALL.add(self)
         self.seed()
 
     def manual_seed(self, seed):
@@ -50,6 +54,22 @@ class Generator:
 
 
 default_generator = Generator()
+
+
+def _before_fork():
+    """Wait until no thread is drawing: a child would inherit a stream's lock in the hands of a thread that it does not have."""
+    for generator in list(_ALL):
+        if generator.stream is not None and generator.stream.bit_generator.lock.acquire(timeout=1):
+            _held.append(generator.stream.bit_generator.lock)
+
+
+def _after_fork():
+    while _held:
+        _held.pop().release()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
 
 
 def manual_seed(seed):
