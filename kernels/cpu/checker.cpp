@@ -184,6 +184,7 @@ void check_access(const void* at, size_t bytes, bool write, bool atomic, const v
     if (!find(address, bytes, write, &place)) {
         if (address >= image->base && address < image->shared_begin && !write) return;  // constants of the kernel's library
         if (lies_elsewhere(address, bytes)) return;
+        if (below_own_stack(address)) fault(MINIDL_STACK, access, address), leave();
         fault(MINIDL_BOUNDS, access, address), leave();
     }
     if (address + bytes > place.end) fault(MINIDL_BOUNDS, access, address), leave();

@@ -25,8 +25,7 @@ static void on_fault(int signal_number, siginfo_t* info, void* machine) {
     const unsigned char* address = (const unsigned char*)info->si_addr;
     const bool in_kernel = (const unsigned char*)pc >= image->base && (const unsigned char*)pc < image->shared_begin;
     int kind = signal_number == SIGINT ? MINIDL_INTERRUPTED : signal_number == SIGFPE ? MINIDL_ARITHMETIC : MINIDL_FAULT;
-    const char* floor = stack_floor();
-    if (kind == MINIDL_FAULT && floor && (const char*)address >= floor - PAGE && (const char*)address < floor) kind = MINIDL_STACK;
+    if (kind == MINIDL_FAULT && below_own_stack(address)) kind = MINIDL_STACK;
     MinidlReport* r = report(kind, in_kernel ? (const char*)pc + 1 : nullptr);
     if (kind == MINIDL_FAULT) {
         locate(r, address);

@@ -13,4 +13,3 @@ void install_handlers(Handlers* saved);
 void uninstall_handlers(const Handlers* saved);
 uint64_t flush_subnormals();    // returns what restore_float_mode() wants
 void restore_float_mode(uint64_t before);
-const char* stack_floor();      // lowest address of the stack in use (scheduler.cpp)

@@ -68,7 +68,9 @@ void leave() {
     __builtin_unreachable();  // nobody resumes a fiber of a launch that failed
 }
 
-const char* stack_floor() { return running ? running->stack : nullptr; }
+bool below_own_stack(const void* address) {
+    return running && (const char*)address >= running->stack - STACK_GAP && (const char*)address < running->stack;
+}
 
 bool on_own_stack(const void* address) {
     return running && (const char*)address >= running->stack && (const char*)address < running->stack + STACK;
@@ -188,11 +190,11 @@ static Worker* get_worker() {
         idle_workers = worker->next;
         return worker;
     }
-    char* room = (char*)mmap(nullptr, STACK + PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    char* room = (char*)mmap(nullptr, STACK_GAP + STACK, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (room == MAP_FAILED) abort();
-    mprotect(room, PAGE, PROT_NONE);  // a stack that is too deep faults here
+    mprotect(room + STACK_GAP, STACK, PROT_READ | PROT_WRITE);  // a stack that is too deep faults below
     Worker* worker = (Worker*)calloc(1, sizeof(Worker));
-    worker->stack = room + PAGE;
+    worker->stack = room + STACK_GAP;
     // Tops at different offsets within a page: stacks that all begin alike would fight for the same few lines of the cache.
     fiber_start(&worker->fiber, worker->stack, STACK - worker_count % 16 * 256, worker_loop);
     return all_workers[worker_count++] = worker;

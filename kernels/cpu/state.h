@@ -17,6 +17,7 @@ struct Thread {
 static const int MAX_THREADS = 1024, MAX_WARPS = 32, MAX_ARRAYS = 64;
 static const size_t STACK = 128 << 10, MAX_SHARED = 227 << 10;  // 227 KiB: what a block may have on sm_80 (163) to sm_90 (227)
 
+static const size_t STACK_GAP = 4 << 20;  // unmapped, below each stack; a GPU gives a thread at most 512 KiB of local memory
 static const size_t PAGE = 4096, DYNAMIC_ROOM = (MAX_SHARED + PAGE - 1) / PAGE * PAGE;  // behind it an unmapped page
 
 extern Thread threads[MAX_THREADS];
@@ -40,6 +41,7 @@ void put_back(const MinidlReport&); // it is
 void locate(MinidlReport*, const unsigned char* address);  // region, offset, size
 bool lies_elsewhere(const void* address, size_t bytes);
 bool on_own_stack(const void* address);
+bool below_own_stack(const void* address);  // where local arrays end up that do not fit it
 
 void checker_begin_launch();
 void checker_sync_warp(int warp, unsigned mask);

@@ -201,6 +201,30 @@ def test_faults_are_exceptions_and_python_lives_on(mode):
     module(mode).get_function("scale")((1,), (32,), (x, FLOAT(2), INT(4)))
 
 
+BIG = '''extern "C" __global__ void big(float* x, int n) {
+  float kept[SIZE];
+  for (int i = 0; i < n; i++) kept[i * 7 % SIZE] = i;
+  x[threadIdx.x] = kept[n / 2];
+}'''
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("size", [35000, 60000, 500000])
+def test_local_arrays_beyond_the_stack(mode, size):
+    """However far the array reaches beyond the stack: it is reported, and no other thread's stack is written instead."""
+    kernel = RawModule(code=BIG, options=(f"-DSIZE={size}",), mode=mode).get_function("big")
+    for order in ORDERS:
+        error = refused(kernel, (1,), (64,), (np.zeros(64, FLOAT), INT(1000)), order=order)
+        assert error.kind == "stack" and error.line in (1, 3) and "128 KiB" in str(error), error
+
+
+def test_a_fault_in_check_mode_does_not_send_the_reader_to_check_mode():
+    code = 'extern "C" __global__ void jump(float* x) { ((void (*)())(size_t)64)(); }'
+    for mode, sent in (("fast", True), ("check", False)):
+        error = refused(RawModule(code=code, mode=mode).get_function("jump"), (1,), (1,), (np.zeros(1, FLOAT),))
+        assert error.kind == "fault" and ('mode="check"' in str(error)) == sent, error
+
+
 def test_a_null_pointer():
     assert refused(module("check").get_function("scale"), (1,), (8,), (None, FLOAT(2), INT(8))).line == line_of("scaled")
 

@@ -124,7 +124,7 @@ class RawKernel:
             damaged = memory.give_back()
         names = [(self.parameters[position][0], array.dtype) for position, array, _ in arrays]
         if failed:
-            raise error_from(report, self.name, module.library_path, names, block)
+            raise error_from(report, self.name, module.library_path, names, block, module.mode)
         for (name, _), offset in zip(names, damaged, strict=True):
             if offset:
                 raise _damaged(self.name, name, offset)

@@ -57,7 +57,7 @@ KINDS = [
 NOWHERE, DYNAMIC, STATIC = -3, -2, -1
 
 
-def error_from(report, kernel, library, arrays, block):
+def error_from(report, kernel, library, arrays, block, mode):
     """The exception for a report. `arrays` are the (name, dtype) of the array arguments, `block` is the shape of a block."""
     kind, rule, fix = KINDS[report.kind]
     if kind == "interrupted":
@@ -71,7 +71,7 @@ def error_from(report, kernel, library, arrays, block):
     other = source_lines(library, report.other_pc)
     facts += _other_party(report, other[0] if other else None, kind, block)
     facts += report.text.decode(errors="replace").splitlines()
-    error = explained(KernelError, kernel, rule, facts, _better_fix(report, kind) or fix)
+    error = explained(KernelError, kernel, rule, facts, _better_fix(report, kind, mode) or fix)
     error.kind, error.kernel = kind, kernel
     error.file, error.line = place or (None, None)
     error.block, error.thread = (None, None) if kind == "launch" else (tuple(report.block), tuple(report.thread))
@@ -79,12 +79,14 @@ def error_from(report, kernel, library, arrays, block):
     return error
 
 
-def _better_fix(report, kind):
+def _better_fix(report, kind, mode):
     """What to do where the usual advice does not help."""
     if kind == "race" and report.other_block:
         return "Nothing orders blocks: give each its own part of the memory, or let a second launch bring the parts together."
     if kind == "out of bounds" and report.region == DYNAMIC:
         return "Launch with more shared_mem, or guard the index."
+    if kind == "fault" and mode == "check":
+        return "No array is near: look at how the address on this line comes about."
     return ""
 
 
