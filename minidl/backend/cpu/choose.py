@@ -102,8 +102,8 @@ def small_tiles(call):
         return too_little(call)
     tiles = count_tiles(call)
     if call.w_shape[2:] != (3, 3) or min(call.w_shape[:2]) < MANY:
-        return NotFor(f"below {MANY} channels F(4×4) is faster (but it rounds four times more)")
-    return "" if tiles < FEW else NotFor(f"{tiles} tiles of 4×4: F(4×4) is faster from {FEW} on (but it rounds four times more)")
+        return NotFor(f"below {MANY} channels F(4×4) is faster")
+    return "" if tiles < FEW else NotFor(f"{tiles} tiles of 4×4: F(4×4) is faster from {FEW} on")
 
 
 def always(call):

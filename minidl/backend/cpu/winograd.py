@@ -8,7 +8,7 @@ a tile are one column. A block of tiles goes through all four steps in the cache
 
     kernel           3×3 F(4×4)   3×3 F(2×2)   5×5 F(4×4)   1×3 F(4)   1×5 F(4)   1×7 F(4)
     multiplications     1/4         1/2.25       1/6.25        1/2       1/2.5      1/2.8
-    rounding           8e-5          2e-5         1e-4        2e-5        4e-5       8e-5       (columns: 4e-6)
+    rounding           2e-5          2e-5         1e-4        1e-5        4e-5       8e-5       (columns: 4e-6)
 
 Rounding is the error in float32 where outputs have size 1; tests/test_cpu_conv.py bounds it, use_winograd(False) turns all
 this off, and float64 never takes it. Measured against columns, two cores of an AMD EPYC, OpenBLAS's AVX-512 kernels, GFLOP/s
@@ -30,12 +30,13 @@ FEW = 100        # tiles: a block of fewer wastes its products on reading the fi
 FILTERS = 1 << 14  # numbers of filters transformed at a time, times KH·KW
 STEP = 512       # columns of a transform at a time: they stay in the first-level cache
 POINTS = (0, 1, -1, 2, -2, 1 / 2, -1 / 2, 3 / 4, -4 / 3)  # where the polynomials behind it are evaluated; the last is infinity
+FIVE = (0, 3 / 4, -3 / 4, 3 / 2, -3 / 2)  # for F(4, 3): a quarter of the rounding that 0, 1, -1, 2, -2 give
 
 
 def axis(m, r):
     """(Bᵀ, G, Aᵀ) of F(m, r), m outputs of a filter of r cells from t = m + r − 1 points: Toom and Cook's, transposed."""
     t = m + r - 1
-    points = POINTS[:t - 1]
+    points = FIVE if t == 6 else POINTS[:t - 1]
     B, G, A = np.zeros((t, t)), np.zeros((t, r)), np.zeros((m, t))
     for i, a in enumerate(points):
         others = points[:i] + points[i + 1:]
