@@ -6,6 +6,7 @@ As exercises: python tests/kernels/test_planted_kernel_bugs.py missing_barrier  
 
 import functools
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -157,5 +158,26 @@ def exercise(kernel):
     return f"{kernel}: no report, and the result is {'right' if np.abs(got - wanted).max() <= 1e-3 else 'wrong'}."
 
 
+def test_an_exercise_is_named_or_the_names_are_shown():
+    for names, status, words in [(["off_by_one"], 0, "off_by_one: an access outside of its array."),
+                                 (["off_by_one", "nosuch"], 2, "there is no kernel nosuch; there are: divergent_barrier, ")]:
+        done = subprocess.run([sys.executable, __file__, *names], capture_output=True, text=True, cwd=Path(__file__).parents[2])
+        assert done.returncode == status and words in done.stdout + done.stderr, done
+        assert "Traceback" not in done.stderr and (status == 0) == (done.stderr == "")
+
+
+def main(names):
+    """The reports of the kernels of those names, or of all."""
+    unknown = [name for name in names if name not in CASES]
+    if unknown:
+        print(f"there is no kernel {', '.join(unknown)}; there are: {', '.join(sorted(CASES))}", file=sys.stderr)
+        return 2
+    if why_no_compiler():
+        print(why_no_compiler(), file=sys.stderr)
+        return 1
+    print("\n".join(exercise(kernel) for kernel in names or sorted(CASES)))
+    return 0
+
+
 if __name__ == "__main__":
-    print("\n".join(exercise(kernel) for kernel in sys.argv[1:] or sorted(CASES)))
+    sys.exit(main(sys.argv[1:]))
