@@ -1,6 +1,10 @@
 """The bench: right before quick, formulas that know, times that are honest about noise, files, comparisons, and the command."""
 
 import json
+import os
+import stat
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -235,6 +239,28 @@ def test_a_file_that_cannot_be_written_leaves_nothing(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
 
 
+def test_links_are_followed_and_devices_stay_devices(tmp_path):
+    (tmp_path / "real.json").write_text("old")
+    (tmp_path / "link.json").symlink_to("real.json")
+    compare.write("new", tmp_path / "link.json")
+    assert (tmp_path / "link.json").is_symlink() and (tmp_path / "real.json").read_text() == "new"
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    compare.write("text", tmp_path / "pipe")
+    assert (os.read(reader, 100), stat.S_ISFIFO(os.stat(tmp_path / "pipe").st_mode)) == (b"text", True)
+    os.close(reader)
+
+
+@pytest.mark.parametrize("path", ["-", "/dev/stdout"])
+def test_json_to_stdout_is_json_alone(tmp_path, path):
+    """Run through a shell as users do, into a regular file: /dev/stdout then leads to it, and must not be swapped under the shell."""
+    script = "import sys; from minidl.bench import compare; compare.write('[1]', sys.argv[1]); print(); print('[2]')"
+    with open(tmp_path / "out", "w") as out:
+        subprocess.run([sys.executable, "-c", script, path], stdout=out, check=True, cwd=tmp_path)
+    assert (tmp_path / "out").read_text() == "[1]\n[2]\n"
+    assert os.listdir(tmp_path) == ["out"]
+
+
 # --- whole steps ------------------------------------------------------------------------------------------------------------
 
 def test_a_step_and_where_it_goes():
@@ -314,6 +340,11 @@ def test_the_command_writes_all_its_files(tmp_path):
     result = json.loads(paths[0].read_text())
     assert result["minidl_bench"] == measure.VERSION and "| correct |" in paths[1].read_text()
     assert compare.read(paths[0]) == result
+
+
+def test_tables_make_way_for_json_on_stdout():
+    done = CliRunner().invoke(cli.main, ["bench", *TINY, "--json", "-"], prog_name="minidl")
+    assert json.loads(done.stdout)["minidl_bench"] == measure.VERSION and "correct" in done.stderr
 
 
 def test_the_threshold_decides_the_exit_code(tmp_path):

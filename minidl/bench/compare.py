@@ -1,7 +1,9 @@
 """Results in files: written whole or not at all, read with their shape checked, and compared row by row with an older one."""
 
+import contextlib
 import json
 import os
+import sys
 import tempfile
 
 from minidl.bench.machine import SAME
@@ -12,9 +14,16 @@ KEYS = ("case", "label", "direction", "op", "inputs", "implementation")  # what 
 
 
 def write(text, path):
-    """Text into a file, whole or not at all."""
+    """Text into a file, whole or not at all. Links are followed; "-", and what exists and is no regular file, is written straight."""
+    path = target(path)
     try:
-        handle, name = tempfile.mkstemp(dir=os.path.dirname(os.path.abspath(path)), prefix=".bench-")
+        if path is None:
+            return spoken(text)
+        if os.path.exists(path) and not os.path.isfile(path):
+            with open(path, "w", encoding="utf-8") as file:
+                file.write(text)
+            return None
+        handle, name = tempfile.mkstemp(dir=os.path.dirname(path), prefix=".bench-")
     except OSError as error:
         raise unwritable(path, error) from None
     try:
@@ -27,6 +36,25 @@ def write(text, path):
         if isinstance(error, OSError):
             raise unwritable(path, error) from None
         raise
+    return None
+
+
+def target(path):
+    """The file that a path names, its links followed; None for stdout: "-", or /dev/stdout whatever that leads to."""
+    if str(path) == "-":
+        return None
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        if os.path.samestat(os.stat(path), os.fstat(sys.stdout.fileno())):
+            return None
+    return os.path.realpath(path)
+
+
+def spoken(text):
+    """Text to stdout as it is."""
+    if sys.stdout is None:
+        raise OSError(None, "stdout is closed")
+    sys.stdout.write(text)
+    sys.stdout.flush()
 
 
 def unwritable(path, error):

@@ -66,8 +66,8 @@ def parsed(words):
 @click.option("--rounds", type=click.IntRange(1, 1000), default=7, show_default=True, help="Interleaved rounds to take medians over.")
 @click.option("--threads", type=click.IntRange(1), help="Threads for minidl, BLAS and PyTorch; by default the cores this process may use.")
 @click.option("--sweep", is_flag=True, help="Also the forward at several sizes; with --html always.")
-@click.option("--json", "json_path", metavar="FILE", help="Write the result as JSON.")
-@click.option("--markdown", "markdown_path", metavar="FILE", help="Write it as Markdown.")
+@click.option("--json", "json_path", metavar="FILE", help="Write the result as JSON; - is stdout.")
+@click.option("--markdown", "markdown_path", metavar="FILE", help="Write it as Markdown; - is stdout.")
 @click.option("--html", "html_path", metavar="FILE", help="Write it as one offline page: sweep, roofline, where a step goes.")
 @click.option("--compare", "compare_path", metavar="OLD.json", help="Compare with an earlier result, row by row.")
 @click.option("--fail-over", default="10%", show_default=True, help="With --compare: exit 1 if a median grew by more than this.")
@@ -92,12 +92,14 @@ def command(what, vs, rounds, threads, sweep, json_path, markdown_path, html_pat
         old = compare.read(compare_path) if compare_path else None
         run = measured(found, models, settings, {"batch": batch, "size": size}, vs, rounds, threads, sweep or bool(html_path), old, force)
         result = run.finish()
-        show(result)
+        outputs = [path for path in (json_path, markdown_path, html_path) if path]
+        taken = any(compare.target(path) is None for path in outputs)  # stdout belongs to a file's text: the tables go to stderr
+        talk(table_text(result)) if taken else show(result)
         save(result, json_path, markdown_path, html_path)
     except MinidlError as error:
         raise usage(str(error)) from None
     wrong = [row for row in (*result["rows"], *result["steps"]) if row["status"] == "wrong"]
-    slower = compared(old, result, allowed) if old else []
+    slower = compared(old, result, allowed, talk if taken else say) if old else []
     if run.interrupted:
         sys.exit(130)
     sys.exit(1 if wrong or slower else 0)
@@ -168,6 +170,13 @@ def show(result):
         say(table.text(result))
 
 
+def table_text(result):
+    """The tables as plain text."""
+    from minidl.bench import table
+
+    return table.text(result)
+
+
 def save(result, json_path, markdown_path, html_path):
     """Write the files that were asked for."""
     from minidl.bench import compare, table
@@ -184,7 +193,7 @@ def save(result, json_path, markdown_path, html_path):
         talk(f"wrote {path}")
 
 
-def compared(old, result, allowed):
+def compared(old, result, allowed, say):
     """Print the comparison; what became slower."""
     from minidl.bench import compare
 
