@@ -1,5 +1,7 @@
-"""What to run a kernel on: the registry's own examples. Every call that an op makes of the backend is tried on every CUDA
-implementation of it, on the CPU; a Case is one such call, with the launches it makes and how far its result is from generic's.
+"""What to run a kernel on: every call that the examples of the ops make of the backend, and the wider ones of cuda/cases.py.
+
+Each is tried on every CUDA implementation of it, on the CPU; a Case is one such call on one of them, with the launches it
+makes and how far its result is from generic's.
 """
 
 import contextlib
@@ -10,7 +12,9 @@ import numpy as np
 import minidl
 from minidl import backend
 from minidl.backend import cuda
+from minidl.backend.cuda import cases as wide
 from minidl.backend.cuda import launch
+from minidl.core.errors import MinidlError
 from minidl.core.function import op_call
 from minidl.core.op import OPS
 from minidl.core.tensor import Tensor
@@ -29,20 +33,34 @@ class Case:
         settings = ", ".join(f"{key}={value}" for key, value in self.how.items() if isinstance(value, (int, float, str, tuple, bool)))
         return f"{self.op} {shapes}{', ' if settings else ''}{settings}"
 
-    def run(self, mode="fast", order="forward"):
-        """(launches, error): [(kernel, grid, block)], and the largest distance from generic's float64 result, relative to its size."""
-        launches = []
-        with heard(lambda kernel, grid, block, *_: launches.append((kernel, grid, block))), launch.running(mode, order):
-            result = self.implementation.function(*fresh(self.arrays), **fresh(self.how))
-        return launches, self._distance(result)
+    def launches(self):
+        """([(kernel, grid, block)] that it makes, or those before something breaks, "" or what breaks); nothing is compiled or run."""
+        found = []
+        try:
+            with (heard(lambda kernel, grid, block, *_: found.append((kernel, grid, block))), launch.running("dry"),
+                  np.errstate(all="ignore")):  # results that no kernel has filled in
+                self.implementation.function(*fresh(self.arrays), **fresh(self.how))
+        except MinidlError as problem:
+            return found, str(problem)
+        return found, ""
 
-    def _distance(self, result):
+    def run(self, mode="fast", order="forward"):
+        """The largest distance from generic's float64 result, relative to its size; None where nobody can say."""
+        arrays = fresh(self.arrays)
+        with launch.running(mode, order):
+            result = self.implementation.function(*arrays, **fresh(self.how))
+        return self._distance(result, arrays)
+
+    def _distance(self, result, arrays):
         generic = next((i for i in backend.IMPLEMENTATIONS[self.op] if i.backend == "generic" and i.function), None)
-        if generic is None or result is None:
+        if generic is None:
             return None
-        wide = [a.astype(np.float64) if isinstance(a, np.ndarray) and a.dtype == np.float32 else a for a in fresh(self.arrays)]
-        right = generic.function(*wide, **fresh(self.how))
-        pairs = zip(result, right, strict=True) if isinstance(result, tuple) else [(result, right)]
+        exact = [a.astype(np.float64) if isinstance(a, np.ndarray) and a.dtype == np.float32 else a for a in fresh(self.arrays)]
+        how = fresh(self.how) | ({"dtype": np.dtype(np.float64)} if self.how.get("dtype") == np.float32 else {})
+        right = generic.function(*exact, **how)
+        if result is None:  # it works in place
+            result, right = tuple(arrays), tuple(exact)
+        pairs = list(zip(result, right, strict=True) if isinstance(result, tuple) else [(result, right)])
         return max((distance(a, b) for a, b in pairs if a is not None and b is not None), default=0.0)
 
 
@@ -76,14 +94,14 @@ def heard(watcher):
 class Recorder(backend.Listener):
     """Keeps every call of the backend that some CUDA implementation accepts."""
 
-    def __init__(self, wanted=None):
-        self.cases, self.wanted, self.seen = [], wanted, set()
+    def __init__(self):
+        self.cases, self.seen = [], set()
 
     def asked(self, op, arrays, how):
         """Note the call, once for each set of shapes and settings."""
         for implementation in backend.IMPLEMENTATIONS.get(op, []):
             key = (op, implementation.name, str([getattr(a, "shape", None) for a in arrays]), str(sorted(map(str, how.items())))[:400])
-            if implementation.backend != "cuda" or key in self.seen or (self.wanted and op not in self.wanted):
+            if implementation.backend != "cuda" or key in self.seen:
                 continue
             if not implementation.accepts or not implementation.accepts(*arrays, **how):
                 self.seen.add(key)
@@ -105,6 +123,12 @@ def recorded():
             optimiser([param], lr=0.1, **({"momentum": 0.9} if optimiser is minidl.optim.SGD else {})).step()
     finally:
         backend.LISTENERS.remove(recorder)
+    for precision, op, arrays, how in wide.calls():
+        before = wide.within(precision)
+        try:
+            recorder.asked(op, arrays, how)
+        finally:
+            wide.within(before)
     return recorder.cases
 
 
@@ -117,16 +141,18 @@ def _one_walk(op, example):
         minidl.autograd.backward(roots, [minidl.ones_like(t) for t in roots])
 
 
-def cases_of(kernel):
-    """[(case, its launches)] of the cases that launch a kernel of this name; they are run once, in fast mode."""
-    found = []
+def cases_of(kernels):
+    """([(case, its launches)] of the cases that launch one of these kernels, {what broke in other cases}); nothing is run."""
+    found, broken = [], {}
     for case in recorded():
-        launches, _ = case.run()
-        if any(k.name == kernel for k, _, _ in launches):
-            found.append(case)
-    return found
+        launches, problem = case.launches()
+        if any(k.name in kernels for k, _, _ in launches):
+            found.append((case, launches))
+        elif problem:
+            broken[problem] = None
+    return found, list(broken)
 
 
 if __name__ == "__main__":  # the program that `minidl kernels step` runs under gdb
     import sys
-    cases_of(sys.argv[1])[int(sys.argv[2])].run("debug")
+    cases_of({sys.argv[1]})[0][int(sys.argv[2])][0].run("debug")

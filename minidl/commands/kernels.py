@@ -43,14 +43,18 @@ def command():
 @click.argument("words", nargs=-1, metavar="[WORD]...")
 def list_kernels(words):
     """List the kernels whose name or file contains every WORD: the idea, and where it begins."""
-    rows = [(name, f"kernels/{signature.file}:{signature.line}", idea) for name, signature, idea in described()
+    broken = []
+    rows = [(name, f"kernels/{signature.file}:{signature.line}", idea) for name, signature, idea in described(broken)
             if all(word.lower() in f"{name} {signature.file}".lower() for word in words)]
+    for problem in broken:
+        say(problem)
     if not rows:
         raise usage(f"no kernel contains {' and '.join(words)}.\n    minidl kernels list, without words, shows all.")
     wide = [max(len(row[k]) for row in rows) for k in (0, 1)]
     for name, place, idea in rows:
         say(f"{name:<{wide[0]}}  {place:<{wide[1]}}  {idea}".rstrip())
     talk(f"{len(rows)} kernels. minidl kernels run NAME --check tries one.")
+    sys.exit(1 if broken else 0)
 
 
 @command.command()
@@ -58,46 +62,58 @@ def list_kernels(words):
 @click.option("--check", is_flag=True, help="Look at every access: races, bounds, alignment, values nobody wrote.")
 @click.option("--order", type=click.Choice(ORDERS), default="forward", help="In which order threads run where they may: forward.")
 def run(names, check, order):
-    """Run kernels on the CPU, on the examples of the ops that use them, against the generic implementation. `all` names all.
+    """Run kernels on the CPU, on every call of minidl's that launches them, against the generic implementation. `all` names all.
 
     \b
     Every line: the call of the backend, what was launched, the largest error relative to the result.
-    Exit status: 0 all is well, 1 a rule is broken or a number is wrong, 2 the command could not be understood.
+    Exit status: 0 all is well; 1 a rule is broken, a number is wrong or a kernel did not run; 2 the command could not be understood.
     """
+    from minidl.backend.cuda.on_cpu_build import compiler
     from minidl.commands import kernel_cases
-    from minidl.core.errors import MinidlError
 
-    every = known_kernels()
+    unread = []
+    every = known_kernels(unread)
+    unread = unread if names == ("all",) or not set(names) <= set(every) else []
+    for problem in unread:
+        say(problem)
     names = every if names == ("all",) else [checked_name(name, every) for name in names]
-    cases, ran, failed = kernel_cases.recorded(), set(), 0
-    for case in cases:
-        launches, error, broken = [], None, ""
-        try:
-            launches, _ = case.run()
-            if not {k.name for k, _, _ in launches} & set(names):
-                continue
-            launches, error = case.run("check" if check else "fast", order)
-        except MinidlError as problem:
-            broken = str(problem)
-        ran |= {k.name for k, _, _ in launches}
-        allowed = next((loose for word, loose in LOOSE.items() if f"_{word}" in case.implementation.name), 2e-4)
-        wrong = broken or not (error is None or error <= allowed)
-        failed += bool(wrong)
-        say(f"{case}   {case.implementation.name}")
-        for k, grid, block in launches:
-            say(f"    {k.name}  grid {grid}, block {block}{''.join(f', {o}' for o in k.options)}")
-        say(f"    {broken or ('in place' if error is None else f'error {error:.1e}')}{'' if broken or not wrong else '   WRONG'}")
-    for name in (n for n in names if n not in ran and not failed):
-        talk(f"{name}: no op's example launches it. Its own test in tests/kernels does.")
-    talk(f"{len(ran & set(names))} kernels ran, {failed} calls failed." if failed else f"{len(ran & set(names))} kernels ran, all is well.")
-    sys.exit(1 if failed else 0)
+    compiler()  # says once what is missing
+    cases, broken = kernel_cases.cases_of(set(names))
+    failed = sum(tried_case(case, launches, "check" if check else "fast", order) for case, launches in cases)
+    ran = {k.name for _, launches in cases for k, _, _ in launches}
+    left = [name for name in names if name not in ran]
+    for problem in broken if left else ():
+        say(problem)
+    if left:
+        talk(f"NOT RUN: {', '.join(left)}: nothing launches that. Calls stand in minidl/backend/cuda/cases.py.")
+    outcome = f"{failed} calls failed" if failed else f"{len(left)} did not" if left else "all is well"
+    talk(f"{len(ran & set(names))} kernels ran in {len(cases)} calls, {outcome}.")
+    sys.exit(1 if failed or left or unread else 0)
+
+
+def tried_case(case, launches, mode, order):
+    """Run one case and say what came of it; did it fail?"""
+    from minidl.core.errors import MinidlError
+    error, broken = None, ""
+    try:
+        error = case.run(mode, order)
+    except MinidlError as problem:
+        broken = str(problem)
+    allowed = next((loose for word, loose in LOOSE.items() if f"_{word}" in case.implementation.name), 2e-4)
+    wrong = broken or not (error is None or error <= allowed)
+    say(f"{case}   {case.implementation.name}")
+    for k, grid, block in launches:
+        say(f"    {k.name}  grid {grid}, block {block}{''.join(f', {o}' for o in k.options)}")
+    say(f"    {broken or ('not compared' if error is None else f'error {error:.1e}')}{'' if broken or not wrong else '   WRONG'}")
+    return bool(wrong)
 
 
 @command.command()
 @click.argument("name")
 @click.option("--block", "block_at", default="0", metavar="X,Y,Z", help="Stop in this block: 0,0,0.")
 @click.option("--thread", "thread_at", default="0", metavar="X,Y,Z", help="Stop in this thread: 0,0,0.")
-@click.option("--case", "number", default=0, metavar="N", help="Which of the calls that `minidl kernels run NAME` lists: 0, the first.")
+@click.option("--case", "number", type=click.IntRange(0), metavar="N",
+              help="Which of the calls that `minidl kernels run NAME` lists, from 0: the first that has this block and thread.")
 @click.option("-c", "commands", metavar="COMMANDS", help="gdb commands, separated by ;, instead of a prompt: 'next; print acc'.")
 def step(name, block_at, thread_at, number, commands):
     """Walk through a kernel in gdb: stop at its first line, in the block and thread of your choice.
@@ -106,16 +122,41 @@ def step(name, block_at, thread_at, number, commands):
     variables; `info locals` shows the others.
     """
     from minidl.backend.cuda import on_cpu_step
+    from minidl.backend.cuda.on_cpu_build import compiler
 
     checked_name(name, known_kernels())
     places = [position(option, text) for option, text in (("--block", block_at), ("--thread", thread_at))]
-    program = ["-m", "minidl.commands.kernel_cases", name, number]
+    compiler()  # says what is missing before anything is looked for
+    program = ["-m", "minidl.commands.kernel_cases", name, case_with(name, number, *places)]
     orders = [part.strip() for part in commands.split(";") if part.strip()] if commands else None
     result = on_cpu_step.step(program, name, *places, orders)
     if orders is not None:
-        say(result)
+        say(result.expandtabs())
     else:
         sys.exit(result)
+
+
+def case_with(name, number, block, thread):
+    """The number of the first case that has this block and this thread, or `number` if that one has."""
+    from minidl.commands import kernel_cases
+
+    cases, broken = kernel_cases.cases_of({name})
+    shapes = [[(grid, size) for k, grid, size in launches if k.name == name] for _, launches in cases]
+    if not shapes:
+        raise usage(f"{name}: no call launches it.\n    " + "\n    ".join(broken or ["Calls stand in minidl/backend/cuda/cases.py."]))
+    if number is not None and number >= len(shapes):
+        raise usage(f"--case {number}: {name} has {len(shapes)} calls, 0 to {len(shapes) - 1}.")
+    wanted = range(len(shapes)) if number is None else [number]
+    for k in wanted:
+        if any(inside(block, grid) and inside(thread, size) for grid, size in shapes[k]):
+            return k
+    there = sorted({f"grid {grid}, block {size}" for k in wanted for grid, size in shapes[k]})
+    raise usage(f"no call of {name} has block {block} with thread {thread}.\n    it is launched with: " + "; ".join(there[:8]))
+
+
+def inside(place, sizes):
+    """Is this index within these sizes, missing ones being 0 and 1?"""
+    return all(at < size for at, size in zip((*place, 0, 0)[:3], (*sizes, 1, 1)[:3], strict=True))
 
 
 @command.command()
@@ -174,14 +215,21 @@ def tried(linter, file, defines):
 
 # --- what the commands share ----------------------------------------------------------------------------------------------
 
-def described():
-    """(name, Signature, idea) of every kernel in kernels/; the idea is the first sentence of the comment above it."""
+def described(broken=None):
+    """(name, Signature, idea) of every kernel in kernels/. Files that cannot be read go into `broken`, with the reason."""
     from minidl.backend.cuda.signature import signatures
     from minidl.backend.cuda.source import text_of
+    from minidl.core.errors import MinidlError
     from minidl.core.folders import kernels_folder
 
     for path in sorted(kernels_folder().glob("*.cu")):
-        for name, signature in signatures(text_of(path.name)).items():
+        try:
+            found = signatures(text_of(path.name))
+        except MinidlError as problem:
+            if broken is not None:
+                broken.append(f"{path.name}: {problem}")
+            continue
+        for name, signature in found.items():
             yield name, signature, idea_of(kernels_folder() / signature.file, signature.line)
 
 
@@ -197,9 +245,9 @@ def idea_of(path, line):
     return re.split(r"(?<=[.;])\s", text, maxsplit=1)[0].rstrip(".;:")[:110]
 
 
-def known_kernels():
+def known_kernels(broken=None):
     """The names of all kernels."""
-    return [name for name, _, _ in described()]
+    return [name for name, _, _ in described(broken)]
 
 
 def checked_name(name, known):

@@ -38,11 +38,16 @@ def step(program, kernel, block=(0, 0, 0), thread=(0, 0, 0), commands=None, fold
                   for axis, value in zip("xyz", (*values, 0, 0), strict=False)]
     settings = ["set breakpoint pending on", "set print thread-events off", "set confirm off", "set startup-with-shell off",
                 "set debuginfod enabled off", f"break {kernel} if {' && '.join(conditions)}", "run"]
-    scripted = commands is not None
+    scripted, quiet = commands is not None, ["-iex", "set auto-load off"]  # else gdb says of every library what it did not load
     orders = [part for setting in [*settings, *(commands or ())] for part in ("-ex", setting)]
     places = [part for folder in (kernels_folder(), *folders) for part in ("-d", str(folder))]
     manner = ["-nx", "-batch"] if scripted else []
-    gdb = [shutil.which("gdb"), "-q", *manner, *places, *orders, "--args", sys.executable, *map(str, program)]
+    gdb = [shutil.which("gdb"), "-q", *quiet, *manner, *places, *orders, "--args", sys.executable, *map(str, program)]
     if not scripted:
         return subprocess.call(gdb)
-    return subprocess.run(gdb, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=120).stdout
+    done = subprocess.run(gdb, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=120)
+    if not re.search(rf"^(?:Thread .* hit )?Breakpoint 1, .*\b{kernel}\b", done.stdout, re.MULTILINE):
+        facts = [line for line in f"{done.stdout}\n{done.stderr}".splitlines() if line.strip()][-12:]
+        raise explained(KernelError, kernel, "the program ended and never came to this block and thread.", facts,
+                        "Does it launch the kernel in mode=\"debug\", with a grid that has this block?")
+    return done.stdout
