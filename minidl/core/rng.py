@@ -6,6 +6,7 @@ and in every storage order.
 
 import math
 import os
+import threading
 import weakref
 
 import numpy as np
@@ -13,6 +14,7 @@ import numpy as np
 MANY = 2**15  # from so many normal numbers on, many_normals() draws them
 _ALL = weakref.WeakSet()  # every Generator there is
 _held = []                # locks of their streams, held while the process forks
+_importing = threading.Lock()  # while numpy.random is imported: a child forked just then would wait for it for good
 
 
 class Generator:
@@ -31,7 +33,8 @@ class Generator:
     def numpy(self):
         """NumPy's generator; made when first asked for, because importing numpy.random takes longer than all of minidl."""
         if self.stream is None:
-            self.stream = np.random.Generator(np.random.PCG64(self.first_seed % 2**64))
+            with _importing:
+                self.stream = np.random.Generator(np.random.PCG64(self.first_seed % 2**64))
         return self.stream
 
     def seed(self):
@@ -58,9 +61,9 @@ default_generator = Generator()
 
 def _before_fork():
     """Wait until no thread is drawing: a child would inherit a stream's lock in the hands of a thread that it does not have."""
-    for generator in list(_ALL):
-        if generator.stream is not None and generator.stream.bit_generator.lock.acquire(timeout=1):
-            _held.append(generator.stream.bit_generator.lock)
+    for lock in (_importing, *(generator.stream.bit_generator.lock for generator in list(_ALL) if generator.stream is not None)):
+        if lock.acquire(timeout=1):
+            _held.append(lock)
 
 
 def _after_fork():
