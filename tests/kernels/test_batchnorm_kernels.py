@@ -113,6 +113,20 @@ def test_the_backward_through_relu_and_add(way):
                 fused_case(shape, width, way, add)
 
 
+@pytest.mark.parametrize("width", [4, 1])
+def test_a_nan_comes_through_relu(width):
+    """fmaxf(y, 0) would make a 0 of it: a network that has gone wrong must not look as if it had not."""
+    rung, shape, way = f"norm_{'v3_float4' if width == 4 else 'v2_tile'}", (2, 8, 3, 3), ("fast", "forward")
+    x, mean, var = drawn(*shape), np.zeros(8, np.float32), np.ones(8, np.float32)
+    x[1, 5, 2, 0] = np.nan
+    y = launch("batch_norm_eval", rung, x, mean, var, None, None, None, way=way, eps=1e-5, relu=True)
+    assert np.isnan(y[1, 5, 2, 0]) and np.isnan(y).sum() == 1 and (np.nan_to_num(y) >= 0).all()
+    y, mean, var = launch("batch_norm_train", rung, x, None, None, None, way=way, eps=1e-5, relu=True)
+    broken = np.arange(8) == 5
+    assert (np.isnan(mean) == broken).all() and (np.isnan(var) == broken).all()
+    assert (np.isnan(y) == broken[:, None, None]).all(), "its whole channel, and no other"
+
+
 def images_case(shape, groups, rung, way):
     """Instance norm (groups None) or group norm, forward and backward."""
     x, w, b, grad_y = (drawn(*s, seed=k) for k, s in enumerate([shape, shape[1:2], shape[1:2], shape]))
