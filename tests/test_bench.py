@@ -105,6 +105,71 @@ def test_an_implementation_that_raises_is_a_row(planted):
     assert (row["status"], row["why"]) == ("wrong", "ValueError: not today")
 
 
+def bfloat(a):
+    """Rounded to bfloat16's 8 digits."""
+    return ((np.ascontiguousarray(a).view(np.uint32) + 0x8000) & 0xFFFF0000).view(np.float32)
+
+
+def half(a):
+    return a.astype(np.float16).astype(np.float32)
+
+
+SIZES = [("conv2d", {"shape": (8, 64, 28, 28)}), ("conv2d", {"shape": (2, 96, 14, 14), "out": 32}),
+         ("conv2d", {"shape": (1, 8, 5, 5), "out": 8}),
+         ("conv2d", {"shape": (2, 32, 56, 56), "out": 16, "stride": 2}), ("conv2d", {"shape": (2, 256, 7, 7), "out": 32, "kernel": 1}),
+         ("matmul", {"shape": (64, 64, 64)}), ("matmul", {"shape": (8, 50_000, 4)}), ("matmul", {"shape": (3, 4, 5)}),
+         ("pool", {"shape": (2, 16, 56, 56)}), ("batch_norm", {"shape": (8, 16, 56, 56)}),
+         ("batch_norm", {"shape": (2, 3, 5, 4), "add": True}),
+         ("softmax", {"shape": (256, 1000)}), ("softmax", {"shape": (3, 7)})]
+
+
+@pytest.mark.parametrize("name, settings", SIZES)
+def test_half_precision_is_refused_and_float32_is_not(name, settings):
+    """Inputs cut to bfloat16 or float16 are wrong arithmetic at every size; what is computed in float32 passes with room."""
+    for _, op, arrays, how in cases.make(name, **settings).requests():
+        right = exact.exact(op, arrays, how)
+        listed = [i for i in IMPLEMENTATIONS[op] if not i.refusal(arrays, how)]
+        for i in listed:
+            if i.backend != "reference" or exact.operations(op, arrays, how) < 3e5:
+                _, found = right.judge(i.function(*arrays, **how), exact.allowance(i.name))
+                assert all(error <= 0.7 * allowed for error, allowed in found), (op, i.name, found)
+        generic = next(i for i in listed if i.backend == "generic")
+        for cut in (bfloat, half):
+            less = [cut(a) if a is not None and a.dtype == np.float32 else a for a in arrays]
+            for factor in (1, exact.WINOGRAD) if op.startswith("conv2d") else (1,):
+                assert right.judge(generic.function(*less, **how), factor)[0], (op, cut.__name__, factor)
+
+
+@pytest.mark.parametrize("cut", [bfloat, half])
+def test_every_output_is_judged_by_its_own_bound(cut):
+    """Batch norm's grad_w and grad_b from cut numbers, behind a grad_x that is right."""
+    _, op, arrays, how = next(r for r in cases.make("batch_norm", shape=(8, 16, 56, 56)).requests() if r[1] == "batch_norm_grad")
+    generic = next(i for i in IMPLEMENTATIONS[op] if i.backend == "generic").function
+    honest, less = generic(*arrays, **how), generic(cut(arrays[0]), cut(arrays[1]), *arrays[2:], **how)
+    right = exact.exact(op, arrays, how)
+    for k in (1, 2):
+        mixed = tuple(less[j] if j == k else y for j, y in enumerate(honest))
+        assert right.judge(mixed)[0].startswith(f"output {k} off by")
+    row = rows_of(measured("batch_norm"), op)["generic"]
+    assert len(row["outputs"]) == 4 and "outputs at" in table.cells(row)[-1]
+
+
+def test_one_small_number_among_large_ones_is_judged_by_its_own_size():
+    """A bound from the largest number of an output would let it pass."""
+    a, b = np.ones((2, 4), np.float32), np.ones((4, 3), np.float32)
+    a[1] = 1e-6
+    y = a @ b
+    y[1, 2] *= np.float32(1.01)
+    assert "off by" in exact.exact("matmul", [a, b], {}).judge(y)[0]
+
+
+def test_winograds_own_bound_is_said():
+    row = {**measure.row_of(cases.make("softmax", **SMALL["softmax"]), "forward", "conv2d", "cpu/winograd"), "status": "ok", "median": 1.0}
+    measure.judged(row, exact.Exact([np.ones(1)], [1e-6]), np.ones(1, np.float32) + np.float32(3e-6))
+    assert row["why"] == "" and "bound: 4 times a direct sum's" in table.cells({**row, "p20": 1.0, "p80": 1.0, "n": 1})[-1]
+    assert exact.Exact([np.ones(1)], [1e-6]).judge(np.ones(1, np.float32) + np.float32(3e-6))[0]
+
+
 def test_loops_are_timed_where_they_are_tiny():
     assert rows_of(measured("matmul"), "matmul")["reference"]["median"] > 0
     large = cases.make("matmul", shape=(256, 256, 256))

@@ -1,6 +1,8 @@
-"""What the answer is: the same calls in float64 by formulas of their own, and how far float32 may be from it.
+"""What the answer is: the same calls in float64 by formulas of their own, and how far float32 may be from it, number by number.
 
-y = Σ terms may be off by 8·√n·eps·Σ|terms|: n roundings of either sign, with room. Formulas here share no code with the
+A sum y = Σ tₖ of n terms may be off by (16 + √n) · eps · √(Σ tₖ² + y²): each of n roundings is at most half an eps of a partial
+sum, the partial sums walk up to about √(Σ tₖ²) or to y, and roundings of either sign add up like √n. Inputs cut to half
+precision leave some 1000 · eps · √(Σ tₖ²), which is more for every n below a million. Formulas here share no code with the
 backends; an op without one is compared with `generic` in float64, and the row says so.
 """
 
@@ -12,31 +14,55 @@ from minidl import backend
 
 LINEAR = ("sum", "add_at", "avg_pool2d", "avg_pool2d_grad_x", "adaptive_avg_pool2d", "adaptive_avg_pool2d_grad_x", "neighbour_sum")
 EPS = float(np.finfo(np.float32).eps)
+TINY = float(np.finfo(np.float32).tiny)  # below it digits are lost, or all of the number
+
+
+WINOGRAD = 4  # tiles of 4×4 are sums of sums with factors up to 8 on the way: so many times a direct sum's bound (measured: up to 1.9)
 
 
 class Exact:
-    """Right results (a list of arrays), what each may be off by, and where they come from."""
+    """Right results (a list of arrays), what each of their numbers may be off by (arrays too), and where they come from."""
 
     def __init__(self, results, allowed, source="float64"):
         self.results, self.allowed, self.source = results, allowed, source
 
-    def judge(self, results):
-        """("" or what is wrong, the error, the allowed error) of the worst of some results."""
-        results = results if isinstance(results, tuple) else (results,)
-        worst = (-1.0, 0.0, 0.0)
-        for number, (mine, right, allowed) in enumerate(zip(results, self.results, self.allowed, strict=False)):
+    def judge(self, results, factor=1):
+        """("" or what is wrong, [(error, allowed) of each output, at its worst number])."""
+        results, found = results if isinstance(results, tuple) else (results,), []
+        if len(results) != len(self.results):
+            return f"{len(results)} outputs, not {len(self.results)}", [(math.inf, 0.0)]
+        for number, (mine, right, allowed) in enumerate(zip(results, self.results, self.allowed, strict=True)):
             if mine is None or right is None:
                 if mine is not right:
-                    return f"output {number} is {'missing' if mine is None else 'there, and should not be'}", math.inf, allowed
+                    return f"output {number} is {'missing' if mine is None else 'there, and should not be'}", [(math.inf, 0.0)]
                 continue
             if mine.shape != right.shape:
-                return f"output {number} has shape {mine.shape}, not {right.shape}", math.inf, allowed
-            error = float(np.max(np.abs(mine.astype(np.float64) - right), initial=0.0))
-            share = error / allowed if allowed else (0.0 if error == 0 else math.inf)
-            if not share <= worst[0]:  # a NaN is the worst
-                worst = (share, error, allowed)
-        share, error, allowed = worst
-        return ("" if share <= 1 else f"off by {error:.2g}, allowed {allowed:.2g}"), error, allowed
+                return f"output {number} has shape {mine.shape}, not {right.shape}", [(math.inf, 0.0)]
+            found.append(worst(mine, right, factor * np.asarray(allowed)))
+        wrong = [k for k, (error, allowed) in enumerate(found) if not error <= allowed]
+        which = f"output {wrong[0]} " if wrong and len(found) > 1 else ""
+        return (f"{which}off by {found[wrong[0]][0]:.2g}, allowed {found[wrong[0]][1]:.2g}" if wrong else ""), found
+
+
+def worst(mine, right, allowed):
+    """(error, allowed) of the number that is furthest out for what it may be off by; a NaN is the worst."""
+    if not right.size:
+        return 0.0, 0.0
+    error, allowed = np.abs(mine.astype(np.float64) - right), np.broadcast_to(allowed, right.shape)
+    share = np.divide(error, allowed, out=np.where(error == 0, 0.0, np.inf), where=allowed > 0)
+    share[np.isnan(error)] = np.inf
+    place = np.unravel_index(share.argmax(), share.shape)
+    return float(error[place]), float(allowed[place])
+
+
+def allowance(implementation):
+    """How many times a direct sum's roundings an implementation may make; the table shows a bound that is its own."""
+    return WINOGRAD if "winograd" in implementation and "2x2" not in implementation else 1
+
+
+def of_a_sum(terms, squares, y):
+    """What a float32 sum y may be off by, from how many terms it has and the sum of their squares."""
+    return (16 + np.sqrt(terms)) * EPS * np.sqrt(squares + y * y)
 
 
 def exact(op, arrays, how):
@@ -44,18 +70,30 @@ def exact(op, arrays, how):
     wide = [a.astype(np.float64) if a is not None and a.dtype.kind == "f" else a for a in arrays]
     if op in SUMS:
         formula, terms = SUMS[op]
-        size = formula(*[None if a is None else np.abs(a) for a in wide], **how)
-        return Exact([formula(*wide, **how)], [8 * math.sqrt(terms(*wide, **how)) * EPS * float(size.max(initial=0.0))])
+        y = formula(*wide, **how)
+        return Exact([y], [of_a_sum(terms(*wide, **how), formula(*squared(wide), **how), y)])
     if op in FORMULAS:
         return Exact(*FORMULAS[op](*wide, **how))
-    generic = next(i for i in backend.IMPLEMENTATIONS[op] if i.backend == "generic")
-    results = generic.function(*wide, **how)
-    results = results if isinstance(results, tuple) else (results,)
-    longest = max(a.size for a in wide if a is not None) ** 0.5
-    sizes = generic.function(*[None if a is None else np.abs(a) for a in wide], **how) if op in LINEAR else results
-    sizes = sizes if isinstance(sizes, tuple) else (sizes,)
-    largest = [0.0 if r is None else float(np.abs(r).max(initial=0.0)) for r in sizes]
-    return Exact(list(results), [8 * longest * EPS * size for size in largest], "generic in float64")
+    generic = next(i for i in backend.IMPLEMENTATIONS[op] if i.backend == "generic").function
+    results = as_tuple(generic(*wide, **how))
+    largest = max(a.size for a in wide if a is not None)
+    terms = [largest if op == "add_at" or r is None else max(1, largest / max(r.size, 1)) for r in results]
+    if op in LINEAR:
+        sizes = as_tuple(generic(*squared(wide), **how))
+        allowed = [None if r is None else of_a_sum(n, s, r) for n, s, r in zip(terms, sizes, results, strict=True)]
+    else:  # nothing is known of it but its numbers: each output by its largest
+        allowed = [None if r is None else of_a_sum(n, 0.0, np.abs(r).max(initial=0.0)) for n, r in zip(terms, results, strict=True)]
+    return Exact(list(results), allowed, "generic in float64")
+
+
+def squared(arrays):
+    """The squares of what is computed with; indices stay."""
+    return [a * a if a is not None and a.dtype.kind == "f" else a for a in arrays]
+
+
+def as_tuple(results):
+    """Results of an implementation, one or several."""
+    return results if isinstance(results, tuple) else (results,)
 
 
 def padded_windows(x, kernel, stride, padding, dilation):
@@ -128,7 +166,7 @@ def max_pool2d_grad_x(grad_y, indices, x_shape, **how):
         places = (np.arange(N * C).reshape(N, C, 1, 1) * (H * W) + indices).reshape(-1)
         return np.bincount(places, values.reshape(-1), N * C * H * W).reshape(x_shape)
 
-    return [scattered(grad_y)], [32 * EPS * float(scattered(np.abs(grad_y)).max(initial=0.0))]
+    return [scattered(grad_y)], [8 * EPS * scattered(np.abs(grad_y))]  # few windows share a pixel
 
 
 def batch_norm_train(x, weight, bias, add, eps, relu):
@@ -138,42 +176,50 @@ def batch_norm_train(x, weight, bias, add, eps, relu):
     y = (x - mean[:, None, None]) * np.broadcast_to(scale, mean.shape)[:, None, None]
     y = y if bias is None else y + bias[:, None, None]
     y = y if add is None else y + add
-    size = float(np.abs(x).max()) * float(np.max(np.abs(scale))) + float(np.abs(y).max())
-    spread = float(np.abs(x).max())
-    return [np.maximum(y, 0) if relu else y, mean, var], [32 * EPS * size, 32 * EPS * spread, 32 * EPS * spread * spread]
+    count, axes = x[:, 0].size, (0, 2, 3)
+    off_mean = of_a_sum(count, (x * x).sum(axes), mean * count) / count
+    off_var = of_a_sum(count, ((x - wide(mean)) ** 4).sum(axes), var * count) / count + 2 * EPS * mean * mean
+    off = 16 * EPS * (np.abs(x) + np.abs(wide(mean))) + wide(off_mean) + np.abs(x - wide(mean)) * wide(off_var / (var + eps) / 2)
+    off = off * np.abs(wide(np.broadcast_to(scale, mean.shape))) + 16 * EPS * np.abs(y)
+    off = off if bias is None else off + 4 * EPS * np.abs(wide(bias))
+    off = off if add is None else off + 4 * EPS * np.abs(add)
+    return [np.maximum(y, 0) if relu else y, mean, var], [off, off_mean, off_var]
+
+
+def wide(values):
+    """A number per channel, to be multiplied with images."""
+    return np.asarray(values).reshape(-1, 1, 1)
 
 
 def batch_norm_grad(grad_y, x, weight, mean, var, y=None, *, eps, add=False):
     """(grad_x, grad_w, grad_b[, grad_y behind relu]): grad_y without its mean and its part along the normalised x, scaled."""
-    def wide(values):
-        return values.reshape(-1, 1, 1)
-
     grad_y = grad_y if y is None else grad_y * (y > 0)
-
     axes, count = (0, 2, 3), x[:, 0].size
     scale = wide(1 / np.sqrt(var + eps))
     normal, scaled = (x - wide(mean)) * scale, grad_y if weight is None else grad_y * wide(weight)
-    grad_x = scale * (scaled - wide(scaled.mean(axes)) - normal * wide((scaled * normal).mean(axes)))
-    rounding = 8 * math.sqrt(count) * EPS
-    offset = 1 + float(np.max(np.abs(mean) / np.sqrt(var + eps)))  # digits lost where the mean is larger than the spread
-    sums = [float(np.abs(grad_y * normal).sum(axes).max()), float(np.abs(grad_y).sum(axes).max())]
-    largest = 64 * EPS * offset * float(scale.max()) * float(np.abs(scaled).max()) * float(1 + np.abs(normal).max())
+    means = scaled.mean(axes), (scaled * normal).mean(axes)
+    grad_x = scale * (scaled - wide(means[0]) - normal * wide(means[1]))
+    lost = 1 + np.abs(mean) / np.sqrt(var + eps)  # digits lost where the mean is larger than the spread
+    off = [of_a_sum(count, (terms * terms).sum(axes), terms.sum(axes)) for terms in (scaled, scaled * normal, grad_y * normal, grad_y)]
+    off_x = wide(off[0] / count) + np.abs(normal) * wide(off[1] / count * lost)
+    off_x = off_x + 16 * EPS * (np.abs(scaled) + np.abs(wide(means[0])) + (wide(lost) + np.abs(normal)) * np.abs(wide(means[1])))
     results = [grad_x, (grad_y * normal).sum(axes), grad_y.sum(axes), *([grad_y] if add else [])]
-    return results, [largest, rounding * offset * sums[0], rounding * sums[1], *([0.0] if add else [])]
+    return results, [scale * off_x, off[2] * lost, off[3], *([0.0] if add else [])]
 
 
 def softmax(x, dim):
     """exp(x − max) / Σ exp(x − max)."""
     z = x - x.max(dim, keepdims=True)
     e = np.exp(z)
-    return [e / e.sum(dim, keepdims=True)], [8 * EPS * (1 + math.sqrt(x.shape[dim]) / 8)]
+    y = e / e.sum(dim, keepdims=True)
+    return [y], [EPS * y * (16 + np.abs(z) + math.sqrt(x.shape[dim])) + TINY]
 
 
 def log_softmax(x, dim):
     """x − max − log Σ exp(x − max)."""
     z = x - x.max(dim, keepdims=True)
     y = z - np.log(np.exp(z).sum(dim, keepdims=True))
-    return [y], [8 * EPS * (1 + float(np.abs(y).max()))]
+    return [y], [EPS * (16 + 4 * np.abs(z) + 4 * np.abs(y) + math.sqrt(x.shape[dim]))]
 
 
 SUMS = {  # op -> (formula, how many terms one result has)

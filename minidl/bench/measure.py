@@ -115,8 +115,7 @@ class Run:
         except Exception as error:  # an implementation under work may fail in any way; the others are still measured
             row["status"], row["why"] = "wrong", f"{type(error).__name__}: {error}"[:300]
             return None
-        row["why"], row["error"], row["allowed"] = right.judge(result)
-        row["error"] = row["error"] if math.isfinite(row["error"]) else None
+        judged(row, right, result)
         row["status"] = "wrong" if row["why"] else "ok"
         row["bytes"] = exact.traffic(arrays, result)
         if row["why"]:
@@ -175,6 +174,16 @@ class Run:
         if self.interrupted:
             self.note("interrupted: what was measured until then")
         return self.result
+
+
+def judged(row, right, result):
+    """Put the verdict into a row: the output furthest out for what it may be off by, and how far out each of them is."""
+    row["bound"] = exact.allowance(row["implementation"])
+    row["why"], found = right.judge(result, row["bound"])
+    shares = [error / allowed if allowed else 0.0 if error == 0 else math.inf for error, allowed in found]
+    error, allowed = found[max(range(len(found)), key=lambda k: math.inf if math.isnan(shares[k]) else shares[k])]
+    row["error"], row["allowed"] = error if math.isfinite(error) else None, allowed
+    row["outputs"] = [share if math.isfinite(share) else None for share in shares]
 
 
 def row_of(case, direction, op, implementation):

@@ -27,6 +27,10 @@ def cells(row):
     if row.get("median") is None:
         return (mark, name, "", "", "", "", "", "", row["why"])
     notes = ["noisy"] if row.get("noisy") else []
+    if row.get("bound", 1) != 1:
+        notes.append(f"bound: {row['bound']} times a direct sum's")
+    if len(row.get("outputs", ())) > 1:
+        notes.append("outputs at " + ", ".join(f"{share:.2g}" for share in row["outputs"]) + " of their bounds")
     if row.get("launch_s"):
         notes.append(f"first call {duration(row['first_s'])}, launch {duration(row['launch_s'])}")
     spread = f"{duration(row['p20'])} – {duration(row['p80'])}"
