@@ -64,6 +64,21 @@ def test_a_job_that_does_not_end_is_stopped(monkeypatch):
     assert rows[0]["name"] == "a" and "did not end" in rows[0]["error"] and "stopped" in note
 
 
+@pytest.mark.parametrize("dry_run, patience", [(False, (0, 15)), (True, (100, 300))])
+def test_a_dry_run_waits_for_a_busy_machine(monkeypatch, dry_run, patience):
+    """On a GPU a job that has not ended soon never will; on a CPU that others use too it may just be slow."""
+    asked = []
+
+    def run(command, timeout, **_):
+        asked.append((float(command[5]), timeout))
+        return SimpleNamespace(returncode=0, stderr="")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    assert gpu.run_part("steps", 32, dry_run) == ([], [], "")
+    (begins_jobs_for, timeout), = asked
+    assert begins_jobs_for <= 32 and patience[0] <= timeout - begins_jobs_for <= patience[1]
+
+
 def test_an_error_becomes_a_row():
     def wrong():
         raise ValueError("off by one")
