@@ -327,7 +327,7 @@ def test_a_difference_of_a_step_that_is_not_there_is_refused(once, tmp_path):
                 archive.writestr(name, json.dumps(broken) if name == "trace.json" else content)
         with pytest.raises(TraceError):
             load(tmp_path / "bad.zip")
-    assert data["version"] == 2
+    assert data["version"] == 3
 
 
 # --- the last training steps only -----------------------------------------------------------------------------------------

@@ -212,6 +212,7 @@ class Reader:
         item.multiply_adds = step["flops"] // 2
         item.kept, item.in_graph = [(row["name"], row["bytes"]) for row in step["keeps"]], bool(step["back"] or step["keeps"])
         item.stored = {"forward": self.source(step["source"]["forward"]) or ("", []), "backward": self.source(step["source"]["backward"])}
+        item.stored["without"] = step["without"]
         return item
 
     def backward(self, step):
@@ -219,7 +220,7 @@ class Reader:
         forward = None if step["forward"] is None else self.by_id[step["forward"]]
         if forward is None:
             forward = Forward(StoredOp(step["op"], self.data["ops"][step["op"]], []), None, None)
-            forward.known, forward.stored = False, {"forward": ("", []), "call": None, "check": None}
+            forward.known, forward.stored = False, {"without": [], "forward": ("", []), "call": None, "check": None}
         grads = self.arguments(step["inputs"])
         outputs = forward.outputs or [Value(np.zeros(()), forward)]
         numbers = [int(row["argument"][7:-1]) if "[" in row["argument"] else 0 for row in step["inputs"]]

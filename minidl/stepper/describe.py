@@ -3,7 +3,7 @@
 A number that is not finite is the string "nan", "inf" or "-inf"; other numbers have six digits. `id` of a step is its place
 among all steps from 1, `id` of a tensor its place in "tensors" from 0. Every text may come from a stranger: escape it.
 
-    {"format": "minidl trace", "version": 2, "minidl": "0.1.0", "made": {"python", "numpy", "system"},
+    {"format": "minidl trace", "version": 3, "minidl": "0.1.0", "made": {"python", "numpy", "system"},
      "title": [line, ...],                what the first screen says; "error": what ended the recorded code, or ""
      "counts": {"forward", "backward", "update"}, "seconds": {"forward", "backward", "update"},
      "shrunk": [sentence, ...],           what was left out to stay within the budget
@@ -45,7 +45,8 @@ A step:
      "check": null or {"ok", "cropped": sentence or "", "rows": [{"argument", "verdict", "error", "allowed", "probes", "reason",
                "details": [...], "skipped": [...], "curve": [[h, error], ...]}]}}
   a forward step also has
-    {"back": [ids of the backward steps through it], "users": [ids of the forward steps that read its outputs],
+    {"without": [names of tensors and settings that the op knows and that are not used here],
+     "back": [ids of the backward steps through it], "users": [ids of the forward steps that read its outputs],
      "keeps": [{"name", "bytes"}, ...], "flops": two per multiply-add, "bytes": moved in and out}
   a backward step also has
     {"forward": id or null, "ran": [names of the ops that it ran],
@@ -76,7 +77,7 @@ from minidl.stepper.text import safe
 from minidl.stepper.values import PICTURES, SIDE, Value, plain
 from minidl.stepper.worked import LIMIT, updated, worked_out
 
-FORMAT, VERSION = "minidl trace", 2
+FORMAT, VERSION = "minidl trace", 3
 AXES = {4: ["N", "C", "H", "W"], 2: ["N", "C"]}
 
 
@@ -217,7 +218,7 @@ class Description:
         several = len(item.outputs) > 1
         outputs = [self.argument(f"y[{k}]" if several else "y", y) for k, y in enumerate(item.outputs)]
         moved = sum(nbytes(x) for x in [*item.inputs, *item.outputs] if isinstance(x, Value))
-        return {"inputs": inputs, "outputs": outputs,
+        return {"inputs": inputs, "outputs": outputs, "without": source.without(item),
                 "back": [b.step for b in item.backwards], "users": [user.step for user in item.users if user.step],
                 "keeps": [{"name": name, "bytes": size} for name, size in item.kept], "flops": 2 * item.multiply_adds, "bytes": moved}
 

@@ -37,7 +37,8 @@ STEP = {"id": int, "kind": {"forward", "backward", "update"}, "number": int, "op
         "settings": {str: str}, "usual": [str], "seconds": NUMBER, "call": Any(None, {"file": str, "line": int, "text": str}),
         "source": {"forward": OPTIONAL_INT, "backward": OPTIONAL_INT}, "inputs": [ARGUMENT], "outputs": [ARGUMENT],
         "flags": [{"kind": str, "tensor": int, "text": str}], "measured": str, "runs": [RUN], "worked": [WORKED], "check": Any(None, CHECK)}
-FORWARD = STEP | {"kind": {"forward"}, "back": [int], "users": [int], "keeps": [{"name": str, "bytes": int}], "flops": int, "bytes": int}
+FORWARD = STEP | {"kind": {"forward"}, "without": [str], "back": [int], "users": [int], "keeps": [{"name": str, "bytes": int}],
+                  "flops": int, "bytes": int}
 BACKWARD = STEP | {"kind": {"backward"}, "forward": OPTIONAL_INT, "ran": [str], "parts": [
     {"argument": str, "to": int, "tensor": int, "before": OPTIONAL_INT, "after": int, "index": int, "count": OPTIONAL_INT,
      "complete": bool}]}

@@ -6,6 +6,7 @@ import linecache
 import os
 import re
 import textwrap
+from itertools import zip_longest
 from pathlib import Path
 
 from minidl.core.site import resolve
@@ -75,6 +76,16 @@ def formula(op):
     blocks = [block for block in head if block.startswith("    ")]
     text = textwrap.dedent(blocks[0]) if blocks else head[0]
     return [" ".join(line.split()) for line in text.splitlines()]
+
+
+def without(item):
+    """What an op does without here though it, and its formula, know it: tensors that are None or not there, settings that are False."""
+    forward = item.forward
+    if "without" in forward.stored:
+        return forward.stored["without"]
+    told, op = " ".join(formula(forward.op)), forward.op
+    names = () if op.takes_list else [name for name, x in zip_longest(op.tensors, forward.inputs) if x is None]
+    return [*names, *(name for name, value in forward.settings.items() if value is False and re.search(rf"\b{re.escape(name)}\b", told))]
 
 
 def gradient_formula(op):

@@ -15,13 +15,7 @@ from minidl.stepper.text import duration, safe
 SHOWN = (4, 6)         # a star and a heart: the pictures that the shipped network is shown
 AUXILIARY = 0.3        # the weight of the losses of side branches (GoogLeNet's paper)
 LEARNING_RATE = 0.01
-
-
-def counts(trace):
-    """How much was recorded."""
-    count = len(trace.updates)
-    updates = f", {count} update{'s' if count > 1 else ''}" if count else ""
-    return f"{len(trace.forwards)} ops forward, {len(trace.backwards)} steps back{updates}."
+ORDER = ("first", "second", "third", "fourth")
 
 
 def record_tiny(seed=0):
@@ -32,8 +26,7 @@ def record_tiny(seed=0):
     with step(net) as trace:
         loss = net.loss(x, labels)
         loss.backward()
-    trace.title = [f"TinyNet: two hidden layers and a skip, 8 points of 3 classes. Random weights (seed {seed}), loss {loss.item():.2f}.",
-                   counts(trace)]
+    trace.title = [f"TinyNet: two hidden layers and a skip, 8 points of 3 classes. Random weights (seed {seed}), loss {loss.item():.2f}."]
     return trace
 
 
@@ -50,18 +43,18 @@ def record_shapes(batch=2, seed=0, image=None, progress=None, steps=1, device="c
     trace, scores = record_step(net, pictures, labels, progress, steps, device)
     chances = np.exp(scores - scores.max(1, keepdims=True))
     chances /= chances.sum(1, keepdims=True)
-    said = [f"{NAMES[p.argmax()]} {100 * p.max():.0f} %" + ("" if p.argmax() == label or image is not None and not k else
-                                                            f" (it is a {NAMES[label]})")
-            for k, (p, label) in enumerate(zip(chances, labels, strict=True))]
+    said = [f"the {ORDER[k]} {'picture is' if k == 0 else 'is'} a {NAMES[p.argmax()]} ({100 * p.max():.0f} %"
+            + (")" if p.argmax() == label or image is not None and not k else f"; no, a {NAMES[label]})")
+            for k, (p, label) in enumerate(zip(chances[:len(ORDER)], labels, strict=False))]
     size = sum(p.numel() for p in net.parameters())
-    trace.title = [f"ShapeNet: a residual network, trained to name drawn shapes ({size} parameters). {more(steps)}",
-                   f"It is shown {batch} pictures and says: {', '.join(said[:4])}{' ...' if batch > 4 else ''}.", counts(trace)]
+    trace.title = [f"ShapeNet: a residual network, trained to name drawn shapes ({size} parameters): {more(steps)}.",
+                   f"It says: {', '.join(said)}{f' ... of {batch} pictures' if batch > len(said) else ''}."]
     return trace
 
 
 def more(steps):
     """How much it is trained while the recording runs."""
-    return "One more step." if steps == 1 else f"{steps} more steps on the same pictures."
+    return "one more training step" if steps == 1 else f"{steps} more training steps on the same pictures"
 
 
 def record_model(name, batch=None, seed=0, image=None, progress=None, steps=1, device="cpu"):
@@ -91,9 +84,9 @@ def record_model(name, batch=None, seed=0, image=None, progress=None, steps=1, d
         if wanted or batch > 1:
             raise
         return record_model(name, 2, seed, image, progress, steps, device)  # a norm over a single value: a side branch that ends in 1×1
-    trace.title = [f"{name}: {safe(model.source)}. {'One step' if steps == 1 else f'{steps} steps'} of training.",
+    trace.title = [f"{name}: {safe(model.source)}. {'One training step' if steps == 1 else f'{steps} training steps'}.",
                    f"Weights are random (seed {seed}), so its maps show noise. {batch} picture{'s' if batch > 1 else ''} of "
-                   f"{'×'.join(map(str, model.input))}, label 0.", counts(trace)]
+                   f"{'×'.join(map(str, model.input))}, label 0."]
     return trace
 
 

@@ -12,6 +12,7 @@ from minidl.core.op import OPS
 from minidl.models.tiny import TinyNet, points
 from minidl.nn import functional as F  # noqa: N812
 from minidl.stepper import page, step
+from minidl.stepper.subjects import record_shapes
 
 STRANGE = "</script><img src=x onerror=alert(1)>\"'&\u202eevil"
 
@@ -185,6 +186,44 @@ def test_zoomed_and_small_nothing_is_cut_off(opened, net_page):
             p.page.locator(selector).scroll_into_view_if_needed()
             box = p.page.locator(selector).bounding_box()
             assert box["x"] >= 0 and box["x"] + box["width"] <= width + 1, (selector, width)
+
+
+OUTSIDE = """(() => [...document.querySelectorAll('#stage .card')].flatMap((card) => {
+  const box = card.getBoundingClientRect();
+  return [...card.querySelectorAll('canvas')].filter((c) => { const b = c.getBoundingClientRect();
+    return b.left < box.left || b.right > box.right || b.top < box.top || b.bottom > box.bottom; }).map(() => card.ariaLabel);
+}))()"""
+
+
+def test_pictures_stay_in_their_cards(opened, tmp_path):
+    """The backward of a batch norm has three outputs on one side: the least room that a picture gets."""
+    path = tmp_path / "shapes.html"
+    page.write(record_shapes(), path)
+    for height in (720, 620, 900):
+        p = opened(path, "#step=61", viewport={"width": 1280, "height": height})
+        assert p.page.locator("#stage canvas").count() >= 4 and p.page.evaluate(OUTSIDE) == []
+    p = opened(path, viewport={"width": 1280, "height": 720})
+    whole, title = p.text("#where"), p.page.locator("#title")
+    assert "step 1 of 63" in whole and "31 forward, 31 back, 1 update" in whole
+    assert title.evaluate("(t) => t.scrollHeight <= t.clientHeight + 1") and "the second is a heart" in p.text("#title")
+    assert "without bias" in p.text("#idea") and "without add and relu" in opened(path, "#step=2").text("#panel")
+    small = opened(path, viewport={"width": 640, "height": 360})
+    for selector in ("#title", "#where h1", "#effect .measured"):
+        box = small.page.locator(selector).bounding_box()
+        assert box["y"] >= 0 and box["y"] + box["height"] <= 360, selector
+    assert small.page.locator("#stage").bounding_box()["y"] < 300
+
+
+def test_the_prompts_keys_move_too(opened, tiny_page, tiny):
+    p = opened(tiny_page)
+    seen = []
+    for key in ("n", "Enter", "ArrowRight", "p", "ArrowLeft", "End", "Home"):
+        p.press(key)
+        seen.append(p.step())
+    assert seen == [2, 3, 4, 3, 2, len(tiny.steps), 1]
+    p.page.focus("#theme")
+    p.press("Enter")  # a button's own key
+    assert p.step() == 1 and p.page.get_attribute("html", "data-theme")
 
 
 @pytest.mark.slow

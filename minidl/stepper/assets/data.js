@@ -40,6 +40,33 @@ export function titleOf(step) {
   return step.path || step.op;
 }
 
+// The training steps of the recording, each up to an optimiser's step: where they begin, and how many steps of each kind they have.
+function turns() {
+  const found = [];
+  trace.steps.forEach((step, place) => {
+    if (!place || trace.steps[place - 1].kind === "update" && step.kind !== "update") found.push({ from: place, counts: {} });
+    const counts = found.at(-1).counts;
+    counts[step.kind] = (counts[step.kind] ?? 0) + 1;
+  });
+  return found;
+}
+
+// Which step of its kind a step is in its training step, of how many, and what that training step is made of.
+export function turnOf(place) {
+  trace.turns ??= turns();
+  const number = trace.turns.findLastIndex((turn) => turn.from <= place), { from, counts } = trace.turns[number], { kind } = trace.steps[place];
+  const nth = trace.steps.slice(from, place + 1).filter((step) => step.kind === kind).length;
+  const parts = [["forward", "forward"], ["backward", "back"], ["update", "update"]].filter(([name]) => counts[name]).map(([name, word]) => `${counts[name]} ${word}`).join(", ");
+  const all = trace.turns.filter((turn) => turn.counts.update).length;
+  return { nth, count: counts[kind], said: trace.turns.length === 1 ? parts : counts.update ? `training step ${number + 1} of ${all}` : "after the last update" };
+}
+
+// What an op could have taken and did not: "without bias"; "" where nothing is missing, or where the formula does not speak of it.
+export function missing(step) {
+  const names = forwardOf(step)?.without ?? [];
+  return names.length ? `without ${names.join(" and ")}` : "";
+}
+
 // As in the call; (2, 2) is 2, as people write it.
 export function settingsText(step) {
   return Object.entries(step.settings ?? {}).map(([name, value]) => `${name}=${value.replace(/^\((\d+), \1\)$/, "$1")}`).join(", ");

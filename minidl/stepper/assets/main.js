@@ -1,7 +1,7 @@
 // The page comes alive: unpack the trace, start the panes, listen to keys.
 
 import { byId, el, fill, visible } from "./dom.js";
-import { forwardOf, opNumber, sentenceOf, tensorOf, titleOf, trace, unpack } from "./data.js";
+import { forwardOf, sentenceOf, tensorOf, titleOf, trace, unpack } from "./data.js";
 import { TABS, pane, readHash, update, view } from "./state.js";
 import { nextModule, startOutline } from "./outline.js";
 import { nextTensor, startStage } from "./stage.js";
@@ -9,7 +9,7 @@ import { startPanels } from "./panels.js";
 import { startTimeline } from "./timeline.js";
 import { windows } from "./windows.js";
 
-const KEYS = [["j  k", "next step, step before"], ["J  K", "next module, module before"], ["c  C", "on to the next stop (breakpoint, flag, start of the backward), back to the last"],
+const KEYS = [["j  n  Enter  →", "next step"], ["k  p  ←", "step before"], ["Home  End", "first step, last step"], ["J  K", "next module, module before"], ["c  C", "on to the next stop (breakpoint, flag, start of the backward), back to the last"],
   ["f", "between an op's forward and its backward"], ["b", "breakpoint on this op, and off"], ["[  ]", "tensor before, next tensor on the stage"],
   ["← ↑ → ↓", "in a picture: choose an element; PgUp and PgDn change the channel"], ["1 – 5", "tensor, maths, source, check, graph"],
   ["/", "filter the outline"], ["g", "graph"], ["d", "doctor: what looks ill"], ["P", "large type, for a screen in front of a class"], ["t", "dark or light"], ["?", "this help"]];
@@ -129,16 +129,18 @@ function breakpoint() {
 }
 
 const ACTIONS = {
-  j: () => move(1), k: () => move(-1), J: () => { stopped = ""; update({ place: nextModule(1) }); }, K: () => { stopped = ""; update({ place: nextModule(-1) }); },
+  j: () => move(1), k: () => move(-1), n: () => move(1), p: () => move(-1), J: () => { stopped = ""; update({ place: nextModule(1) }); }, K: () => { stopped = ""; update({ place: nextModule(-1) }); },
   c: () => goOn(1), C: () => goOn(-1), f: flip, b: breakpoint, "[": () => nextTensor(-1), "]": () => nextTensor(1),
   "/": () => byId("filter").focus(), g: () => update({ tab: "graph" }), d: doctor, t: theme, "?": () => byId("help").showModal(),
   P: () => { document.documentElement.toggleAttribute("data-present"); update({}); },
 };
+// Keys that mean something else to a button, to a list or to a box that scrolls.
+const ON_THE_PAGE = { Enter: () => move(1), ArrowRight: () => move(1), ArrowLeft: () => move(-1), Home: () => move(-trace.steps.length), End: () => move(trace.steps.length) };
 TABS.forEach((name, k) => { ACTIONS[k + 1] = () => update({ tab: name }); });
 
 function keys(event) {
   if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, textarea, select, dialog[open]")) return;
-  const action = ACTIONS[event.key] ?? (opNumber(view.place) >= -1 && event.target === document.body ? { ArrowRight: ACTIONS.j, ArrowLeft: ACTIONS.k }[event.key] : undefined);
+  const action = ACTIONS[event.key] ?? (event.target === document.body || event.target === byId("stage") ? ON_THE_PAGE[event.key] : undefined);
   if (!action) return;
   event.preventDefault();
   action();

@@ -1,7 +1,7 @@
 // The panes below the stage: one tensor, the maths, the source, the check.
 
 import { byId, bytes, duration, el, fill, num, scroller, several, shapeText, tableOf } from "./dom.js";
-import { forwardOf, settingsText, tensorOf, trace } from "./data.js";
+import { forwardOf, missing, settingsText, tensorOf, trace } from "./data.js";
 import { draw, legend, plan } from "./picture.js";
 import { slotsOf } from "./stage.js";
 import { formula } from "./formula.js";
@@ -75,9 +75,10 @@ const jump = (text, place) => el("button", { type: "button", class: "link", clic
 function big(tensor) {
   if (!tensor.thumbnails) return el("p", { class: "quiet" }, tensor.facts?.size === 1 ? num(tensor.facts.min, 6) : "no picture: see the numbers");
   const canvas = el("canvas", { role: "img", "aria-label": `heat map of ${tensor.name}, scale ${num(tensor.thumbnails.scale)}` });
-  draw(canvas, tensor, plan(tensor, 260, Math.max(110, byId("panel").clientHeight - 96)));
-  const { shown, total, kind } = tensor.thumbnails;
-  return [canvas, legend(tensor), total > shown.length ? el("p", { class: "legend" }, `${shown.length} of ${total} ${kind === "tiles" ? "filters" : "channels of sample 0"}`) : null];
+  const layout = plan(tensor, 260, Math.max(110, byId("panel").clientHeight - 96));
+  draw(canvas, tensor, layout);
+  const { total, kind } = tensor.thumbnails;
+  return [canvas, legend(tensor), total > layout.count ? el("p", { class: "legend" }, `${layout.count} of ${total} ${kind === "tiles" ? "filters" : "channels of sample 0"}`) : null];
 }
 
 function histogram(tensor) {
@@ -110,7 +111,7 @@ function mathsPane(step) {
   const back = step.kind === "backward";
   return [
     section("Forward", number >= 0 ? scroller("formula", formula(number, op.formula.join(" "))) : null,
-      op.formula.join(" ") === op.summary && number >= 0 ? null : el("div", { class: number >= 0 ? "formula-text quiet" : "formula-text" }, op.formula.map((line) => el("code", {}, line))),
+      op.formula.join(" ") === op.summary && number >= 0 ? null : el("div", { class: number >= 0 ? "formula-text quiet" : "formula-text" }, op.formula.map((line) => el("code", {}, line)), missing(step) ? el("code", {}, `(here ${missing(step)})`) : null),
       (trace.page.rules[forward?.id] ?? []).length ? el("div", { class: "rule" }, el("h3", {}, "shape"), trace.page.rules[forward.id].map((line) => el("code", {}, line))) : null,
       op.shapes ? el("p", { class: "quiet" }, op.shapes) : null),
     section("Gradients", back ? gradients(step) : null, el("p", {}, op.gradient || "This op passes no gradient on."),

@@ -30,15 +30,22 @@ export function plan(tensor, width, height) {
     const cell = Math.max(3, Math.min(22, Math.floor(width / columns), Math.floor(height / Math.ceil(w / columns))));
     return { columns: 1, cell, gap: 0, wrap: columns, w: columns, h: Math.ceil(w / columns), count: 1 };
   }
+  let best = arranged(w, h, count, width, height);
+  for (let fewer = count - 1; fewer > 0 && best.cell < 1; fewer--) best = arranged(w, h, fewer, width, height); // below a pixel a cell shows nothing
+  best.cell = best.cell >= 6 ? Math.floor(best.cell) : best.cell >= 1 ? Math.floor(best.cell * 2) / 2 : best.cell;
+  return best;
+}
+
+// `count` pictures in the columns that give them the largest cells.
+function arranged(w, h, count, width, height) {
   const plans = Array.from({ length: count }, (_, k) => {
     const columns = k + 1, rows = Math.ceil(count / columns), gap = count > 1 ? 3 : 0;
     const cell = Math.min((width - gap * (columns - 1)) / (w * columns), (height - gap * (rows - 1)) / (h * rows), 40);
     return { columns, cell, gap, wrap: 0, w, h, count, even: count % columns === 0 };
   });
   const largest = (list) => list.reduce((a, b) => (b.cell > a.cell ? b : a));
-  const full = largest(plans.filter((p) => p.even)), most = largest(plans), best = full.cell > 0.7 * most.cell ? full : most; // no holes, if it costs little
-  best.cell = best.cell >= 6 ? Math.floor(best.cell) : Math.max(1, Math.floor(best.cell * 2) / 2);
-  return best;
+  const full = largest(plans.filter((p) => p.even)), most = largest(plans);
+  return full.cell > 0.7 * most.cell ? full : most; // no holes, if it costs little
 }
 
 export function sizeOf(layout) {
@@ -56,7 +63,7 @@ export function draw(canvas, tensor, layout) {
   const context = canvas.getContext("2d");
   context.scale(ratio, ratio);
   context.imageSmoothingEnabled = false;
-  levels(tensor).forEach((data, number) => {
+  levels(tensor).slice(0, layout.count).forEach((data, number) => {
     const image = picture(data, tensor.thumbnails, layout);
     const [x, y] = corner(layout, number);
     context.drawImage(image, x, y, layout.w * layout.cell, layout.h * layout.cell);
@@ -85,7 +92,7 @@ function crosses(context, tensor, layout) {
   context.strokeStyle = "#ffd400";
   context.lineWidth = 1.5;
   context.beginPath();
-  levels(tensor).forEach((data, number) => data.forEach((byte, k) => {
+  levels(tensor).slice(0, layout.count).forEach((data, number) => data.forEach((byte, k) => {
     if (byte) return;
     const [left, top] = corner(layout, number), x = left + (k % layout.w) * layout.cell, y = top + Math.floor(k / layout.w) * layout.cell;
     const near = layout.cell * 0.25, far = layout.cell * 0.75;
@@ -186,7 +193,7 @@ export function shownValue(tensor, box) {
 // The colour bar with its numbers.
 export function legend(tensor) {
   const { kind, scale, low, high } = tensor.thumbnails;
-  if (kind === "rgb") return el("p", { class: "legend" }, `a picture: ${num(low)} is black, ${num(high)} full colour`);
+  if (kind === "rgb") return el("p", { class: "legend" }, `${tensor.shape[0] > 1 ? `the first of ${tensor.shape[0]}` : "a picture"}: black ${num(low)}, full ${num(high)}`);
   return el("p", { class: "legend", title: "Blue is below zero, red above it; the scale is the largest value shown." },
     el("span", { "aria-hidden": "true" }, "−"), el("span", { class: "ramp", "aria-hidden": "true" }), el("span", {}, `± ${num(scale)}`));
 }

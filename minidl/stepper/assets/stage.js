@@ -2,7 +2,7 @@
 // tensor shows its gradient too, and the arrows turn. An element chosen in one tensor lights up what it meets in the others.
 
 import { append, arrow, byId, el, fill, num, shapeText, visible } from "./dom.js";
-import { forwardOf, sentenceOf, settingsText, tensorOf, titleOf, trace } from "./data.js";
+import { forwardOf, missing, sentenceOf, settingsText, tensorOf, titleOf, trace, turnOf } from "./data.js";
 import { boxAt, boxOf, draw, legend, plan, rectangles, roles, shownValue, sizeOf } from "./picture.js";
 import { pane, update, view } from "./state.js";
 import { windows } from "./windows.js";
@@ -48,7 +48,8 @@ function render() {
 // The cards of one side: those that matter most share the height, the others are one line each.
 function cards(list, step, wide, high) {
   const small = list.map((slot, k) => k > 0 && high / list.length < 190 && minor(slot, step));
-  const rest = high - 8 * (list.length - 1) - 58 * small.filter(Boolean).length, share = rest / Math.max(1, small.filter((s) => !s).length);
+  const taken = list.reduce((sum, slot, k) => sum + (small[k] ? step.kind === "backward" && slot.gradient === null ? 36 : 58 : 0), 0); // without numbers below it a card is one line
+  const rest = high - 8 * (list.length - 1) - taken, share = rest / Math.max(1, small.filter((s) => !s).length);
   return list.map((slot, k) => card(slot, step, wide - 22, share, small[k] || share < 84));
 }
 
@@ -91,18 +92,18 @@ function constants(step) {
 }
 
 function heading(step) {
-  const total = trace.counts[step.kind], forward = forwardOf(step), number = trace.page.tex[step.op] ?? -1;
+  const turn = turnOf(view.place), forward = forwardOf(step), number = trace.page.tex[step.op] ?? -1;
   byId("where").dataset.kind = step.kind;
   fill(byId("where"),
-    el("span", { class: "way" }, `${arrow(step.kind)} ${step.kind} ${step.number} of ${total}`),
+    el("span", { class: "way" }, `${arrow(step.kind)} ${step.kind} ${turn.nth} of ${turn.count}`),
     el("h1", {}, el("bdi", {}, titleOf(step))),
     el("span", { class: "signature" }, signature(step, forward)),
     step.flags.map((flag) => el("span", { class: "badge bad" }, `! ${flag.kind}`)),
-    el("span", { class: "whole" }, `step ${view.place + 1} of ${trace.steps.length}`));
+    el("span", { class: "whole" }, `step ${view.place + 1} of ${trace.steps.length}`), el("span", { class: "parts" }, turn.said));
   const line = trace.ops[step.op];
   const told = step.kind === "backward" ? line?.gradient : line?.summary;
   fill(byId("idea"), step.kind === "forward" && number >= 0 ? formula(number, line.formula.join(" ")) : null,
-    el("p", {}, el("b", {}, step.kind === "backward" ? "Backward: " : ""), told ?? ""));
+    el("p", {}, el("b", {}, step.kind === "backward" ? "Backward: " : ""), told ?? "", missing(step) ? el("span", { class: "quiet" }, ` Here ${missing(step)}.`) : null));
   fill(byId("effect"), line?.effect ? [el("b", {}, "To the gradient: "), line.effect, " "] : null, step.measured ? el("span", { class: "measured" }, step.measured) : null);
   byId("effect").title = visible(step.measured); // where it is cut off
   fill(byId("says"), sentenceOf(view.place));
@@ -130,7 +131,7 @@ function card(slot, step, wide, high, compact, narrow) {
   }
   return el("section", { class: `card${back ? " back" : ""}`, "data-tensor": named?.id, "aria-label": `${slot.argument}: ${named?.name ?? ""}`, click: () => select(named) },
     el("header", {}, el("b", { class: "argument" }, back && gradient ? `grad_${slot.argument}` : slot.argument),
-      el("bdi", { class: "name", title: tensor?.name }, tensor?.name ?? ""), el("span", { class: "shape" }, shapeText(tensor?.shape ?? []))),
+      el("bdi", { class: "name", title: tensor?.name }, tensor?.name === slot.argument ? "" : tensor?.name ?? ""), el("span", { class: "shape" }, shapeText(tensor?.shape ?? []))),
     slot.part && slot.part.count !== 1 ? contribution(slot.part) : null,
     body, back && !gradient ? null : facts(named, narrow, compact));
 }
@@ -149,18 +150,19 @@ function facts(tensor, narrow, compact) {
   if (f.size === 1) return compact ? el("p", { class: "facts" }, odd || `value ${num(f.min, 5)}`) : null; // it stands there large
   if (typeof f.mean !== "number" && f.nan + f.inf === f.size) return el("p", { class: "facts" }, el("b", { class: "bad" }, `${odd}: nothing finite`));
   const mean = typeof f.mean === "number" && Math.abs(f.mean) < 1e-6 * f.absmax ? "≈0" : num(f.mean, 2);
-  return el("p", { class: "facts" }, odd ? el("b", { class: "bad" }, `${odd}   `) : null, `${num(f.min)} … ${num(f.max)}`, narrow ? "" : `   μ ${mean}   σ ${num(f.std, 2)}`);
+  return el("p", { class: "facts" }, odd ? el("b", { class: "bad" }, `${odd}   `) : null, `${tensor.thumbnails?.kind === "rgb" ? "all: " : ""}${num(f.min)} … ${num(f.max)}`, narrow ? "" : `   μ ${mean}   σ ${num(f.std, 2)}`);
 }
 
 // A picture with its scale; a single number where there is nothing to draw.
 function look(tensor, argument, width, height, label) {
-  const part = tensor?.thumbnails && tensor.thumbnails.total > tensor.thumbnails.shown.length ? tensor.thumbnails : null;
-  const some = part ? `${part.shown.length} of ${part.total}${label ? "" : part.kind === "tiles" ? " filters" : " channels"}` : "";
-  const caption = label || some ? el("span", { class: "caption" }, [label, some].filter(Boolean).join(", ")) : null;
+  const t = tensor?.thumbnails, some = (count) => t && count < t.total ? `${count} of ${t.total}${label ? "" : t.kind === "tiles" ? " filters" : " channels"}` : "";
+  const planned = (captioned) => plan(tensor, Math.max(60, width), Math.max(24, height - (captioned ? 36 : 18)));
+  let layout = t ? planned(label || some(t.shown.length)) : null;
+  if (t && some(layout.count) && !label) layout = planned(true); // with fewer pictures than there are, a line above says so
+  const said = [label, t ? some(t.kind === "row" ? t.total : layout.count) : ""].filter(Boolean).join(", "), caption = said ? el("span", { class: "caption" }, said) : null;
   if (!tensor) return el("div", { class: "look" }, caption);
   if (tensor.facts?.size === 1) return el("div", { class: "look" }, caption, el("output", { class: "scalar" }, tensor.facts.nan ? "NaN" : tensor.facts.inf ? "∞" : num(tensor.facts.mean ?? tensor.facts.min, 5)));
   if (!tensor.thumbnails) return el("div", { class: "look" }, caption, numbers(tensor));
-  const layout = plan(tensor, Math.max(60, width), Math.max(24, height - (caption ? 36 : 18)));
   const canvas = el("canvas", { "aria-hidden": "true" }), over = el("svg:svg", { class: "over", "aria-hidden": "true" });
   const [w, h] = draw(canvas, tensor, layout);
   over.setAttribute("width", w);

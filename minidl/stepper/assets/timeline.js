@@ -71,7 +71,7 @@ function bars() {
   const top = values.reduce((a, b) => (b !== null && Number.isFinite(b) && b > a ? b : a), 0);
   fill(byId("scale"), `bars up to ${shown(top, metric)}${metric === "memory" || metric === "time" && count < 3 ? "" : ", log scale"}`);
   fill(byId("ends"), el("span", {}, `forward ${trace.counts.forward} · ${duration(trace.seconds.forward)}`),
-    turn < 0 ? el("span", {}, "no backward was recorded") : placed(el("span", { class: "turn" }, `backward ${trace.counts.backward} · ${duration(trace.seconds.backward)}`), turn / count));
+    turn < 0 ? el("span", {}, "no backward was recorded") : placed(el("span", { class: "turn" }, `backward ${trace.counts.backward} · ${duration(trace.seconds.backward)}${trace.counts.update ? ` · update ${trace.counts.update}` : ""}`), turn / count));
   fill(byId("timetable"), tableOf(`Every step, with its ${METRICS[metric]}`, ["step", "kind", "where", "op", METRICS[metric]],
     trace.steps.map((step, k) => [String(k + 1), step.kind, titleOf(step), step.op, shown(values[k], metric)])));
 }
