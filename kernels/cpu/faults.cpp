@@ -1,4 +1,4 @@
-// faults.cpp: a bad kernel must not take Python down. While a launch runs, faults and Ctrl-C become reports; and floating point
+// faults.cpp: a bad kernel must not take Python down. While a launch runs, faults, Ctrl-C and alarms become reports; and floating point
 // flushes subnormal numbers, as CuPy's options have it on a GPU.
 #include "faults.h"
 #include "state.h"
@@ -10,6 +10,8 @@
 
 sigjmp_buf after_fault;
 static pid_t launching;  // the operating system's thread that runs the kernel
+
+static bool from_outside(int signal_number) { return signal_number == SIGINT || signal_number == SIGALRM; }  // Ctrl-C, a time limit
 
 static void on_fault(int signal_number, siginfo_t* info, void* machine) {
     if (gettid() != launching) {  // another thread's fault is none of ours
@@ -24,7 +26,7 @@ static void on_fault(int signal_number, siginfo_t* info, void* machine) {
 #endif
     const unsigned char* address = (const unsigned char*)info->si_addr;
     const bool in_kernel = (const unsigned char*)pc >= image->base && (const unsigned char*)pc < image->shared_begin;
-    int kind = signal_number == SIGINT ? MINIDL_INTERRUPTED : signal_number == SIGFPE ? MINIDL_ARITHMETIC : MINIDL_FAULT;
+    int kind = from_outside(signal_number) ? MINIDL_INTERRUPTED : signal_number == SIGFPE ? MINIDL_ARITHMETIC : MINIDL_FAULT;
     if (kind == MINIDL_FAULT && below_own_stack(address)) kind = MINIDL_STACK;
     MinidlReport* r = report(kind, in_kernel ? (const char*)pc + 1 : nullptr);
     if (kind == MINIDL_FAULT) {
@@ -36,7 +38,7 @@ static void on_fault(int signal_number, siginfo_t* info, void* machine) {
     siglongjmp(after_fault, 1);
 }
 
-static const int SIGNALS[4] = {SIGSEGV, SIGBUS, SIGFPE, SIGINT};
+static const int SIGNALS[5] = {SIGSEGV, SIGBUS, SIGFPE, SIGINT, SIGALRM};
 
 void install_handlers(Handlers* saved) {
     launching = gettid();
@@ -47,15 +49,15 @@ void install_handlers(Handlers* saved) {
     struct sigaction action = {};
     action.sa_sigaction = on_fault;
     action.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER;
-    for (int s = 0; s < 4; s++) {
-        if (SIGNALS[s] == SIGINT && getpid() != gettid()) continue;  // Ctrl-C belongs to the main thread
+    for (int s = 0; s < 5; s++) {
+        if (from_outside(SIGNALS[s]) && getpid() != gettid()) continue;  // these belong to the main thread
         sigaction(SIGNALS[s], &action, &saved->before[s]);
     }
 }
 
 void uninstall_handlers(const Handlers* saved) {
-    for (int s = 0; s < 4; s++)
-        if (SIGNALS[s] != SIGINT || getpid() == gettid()) sigaction(SIGNALS[s], &saved->before[s], nullptr);
+    for (int s = 0; s < 5; s++)
+        if (!from_outside(SIGNALS[s]) || getpid() == gettid()) sigaction(SIGNALS[s], &saved->before[s], nullptr);
     sigaltstack(&saved->stack_before, nullptr);
 }
 

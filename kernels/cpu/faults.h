@@ -5,7 +5,7 @@
 #include <stdint.h>
 
 struct Handlers {
-    struct sigaction before[4];
+    struct sigaction before[5];
     stack_t stack_before;
 };
 extern sigjmp_buf after_fault;  // where a launch goes on when its kernel has faulted

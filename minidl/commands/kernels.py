@@ -1,5 +1,6 @@
 """`minidl kernels`: the CUDA sources on a machine without a GPU: list them, run them on the CPU, step through one in gdb, lint a file."""
 
+import itertools
 import re
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ import click
 from minidl.commands.output import say, talk, usage, visible
 
 ORDERS = ("forward", "reverse", "random")
+WIDEST = 140  # characters of an idea
 LOOSE = {"tf32": 4e-3}  # 10 bits of mantissa
 
 
@@ -175,7 +177,6 @@ def lint(file, defines, architectures, no_run):
     Exit status: 0 clean, 1 it does not compile, spills, or breaks a rule, 2 the command could not be understood.
     """
     from minidl.backend.cuda import lint as linter
-    from minidl.backend.cuda import nvrtc
 
     file, wanted = Path(file).resolve(), {}
     for define in defines:
@@ -183,8 +184,28 @@ def lint(file, defines, architectures, no_run):
         if not name.isidentifier() or not re.fullmatch(r"\w+", value):
             raise usage(f"-D {define!r}: a name and its value, as in -D BM=64.")
         wanted[name] = value
-    options, bad = tuple(f"-D{name}={value}" for name, value in wanted.items()), 0
-    for arch, found in linter.compiled(file, options, architectures or nvrtc.ARCHITECTURES, not nvrtc.why_no_disassembler()).items():
+    kernels, lost = linter.kernels_of(file)
+    for name, (where, line) in lost.items():
+        say(f'{where}:{line}: {name} needs extern "C" right before its __global__, else nothing finds it by that name')
+    if not kernels:
+        raise click.ClickException(f"there is no kernel in {visible(file.name)}: nothing that begins with extern \"C\" __global__ void.")
+    bad = len(lost) + compiled_for(linter, file, wanted, architectures)
+    if not no_run:
+        bad += tried(linter, file, wanted)
+    sys.exit(1 if bad else 0)
+
+
+def compiled_for(linter, file, defines, architectures):
+    """Show what NVIDIA's compiler makes of a file; how many things are bad."""
+    from minidl.backend.cuda import nvrtc
+
+    missing, options, bad, warned = nvrtc.why_no_compiler(), tuple(f"-D{name}={value}" for name, value in defines.items()), 0, {}
+    if missing:
+        talk(f"NOT COMPILED for a GPU: {missing}. Install the extra `kernels`.")
+        return 1
+    no_mix = nvrtc.why_no_disassembler()
+    for arch, (found, warnings) in linter.compiled(file, options, architectures or nvrtc.ARCHITECTURES, not no_mix).items():
+        warned.update(dict.fromkeys(warnings))
         for used in found.values():
             bad += bool(used.spills)
             mix = ", ".join(f"{n} {group}" for group, n in nvrtc.grouped(used.mix).items())
@@ -192,25 +213,34 @@ def lint(file, defines, architectures, no_run):
                 f"{f', {used.spills} BYTES SPILLED' if used.spills else ''}{f', {used.stack} bytes stack' if used.stack else ''}")
             if mix:
                 say(f"       {mix}")
-    if nvrtc.why_no_disassembler():
-        talk(f"no instruction mix: {nvrtc.why_no_disassembler()}")
-    if not no_run:
-        bad += tried(linter, file, wanted)
-    sys.exit(1 if bad else 0)
+    for line in warned:
+        say(line)
+    if no_mix:
+        talk(f"no instruction mix: {no_mix}")
+    return bad
 
 
 def tried(linter, file, defines):
     """Run the launch lines in check mode; how many launches failed."""
-    results = linter.checked(file, defines)
-    failed = [(name, sizes, error) for name, sizes, error in results if error is not None]
-    for name, sizes, error in failed[:10]:
+    results, warned = linter.checked(file, defines)
+    alike = {}  # the same rule broken at the same place: said once
+    for name, sizes, error in results:
+        if error is not None:
+            alike.setdefault((name, error.kind, error.file, error.line), []).append((sizes, error))
+    for line in warned:
+        say(f"g++    {line}")
+    for (name, *_), found in list(alike.items())[:10]:
+        sizes, error = found[0]
         given = ", ".join(f"{key} = {value}" for key, value in sizes.items())
-        say(f"check  {name} with {given}:\n    " + str(error).replace("\n", "\n    "))
+        more = f", and with {len(found) - 1} more sizes" if len(found) > 1 else ""
+        say(f"check  {name} with {given}{more}:\n    " + str(error).replace("\n", "\n    "))
+    failed = sum(map(len, alike.values()))
     if results:
-        say(f"check  {len(results)} launches, {len(failed)} broke a rule")
+        say(f"check  {len(results)} launches, {failed} broke a rule")
+        talk("What was computed is not looked at: compare it with results that you know.")
     else:
         talk("Nothing was run: the file has no `// launch` line. `minidl kernels lint --help` shows one.")
-    return len(failed)
+    return failed
 
 
 # --- what the commands share ----------------------------------------------------------------------------------------------
@@ -234,15 +264,19 @@ def described(broken=None):
 
 
 def idea_of(path, line):
-    """The first sentence of the comment that ends right above a line, or of the file's opening."""
+    """The first sentence of the idea in the comment right above a line, else of the last `// Idea` before it, else of the opening."""
     lines = path.read_text(encoding="utf-8").splitlines()
     top = line - 1
     while top and re.match(r"\s*(//|template|#)", lines[top - 1]):
         top -= 1
-    block = [text for text in lines[top:line - 1] if text.lstrip().startswith("//")] or [
-        text for text in lines[:12] if text.startswith("//")]
-    text = re.sub(r"^(\w+\.cu: *)?(v\d+, the idea: *|Idea:? +)?", "", " ".join(piece.strip().lstrip("/").strip() for piece in block))
-    return re.split(r"(?<=[.;])\s", text, maxsplit=1)[0].rstrip(".;:")[:110]
+    block = [text for text in lines[top:line - 1] if text.lstrip().startswith("//")]
+    if not block:
+        at = next((k for k in range(line - 1, -1, -1) if re.match(r"// Idea\b", lines[k])), 0)
+        block = list(itertools.takewhile(lambda text: text.startswith("//"), lines[at:at + 12]))
+    text = " ".join(piece.strip().lstrip("/").strip() for piece in block)
+    text = re.sub(r"^(.*?\b[Tt]he idea: *|.*?\bIdea:? +|\w+\.cu: *)", "", text)
+    first = re.split(r"(?<=[.;])\s", text, maxsplit=1)[0].rstrip(".;:,")
+    return first if len(first) <= WIDEST else first[:WIDEST].rpartition(" ")[0].rstrip(",;:") + " …"
 
 
 def known_kernels(broken=None):

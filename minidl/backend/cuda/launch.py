@@ -103,6 +103,10 @@ class Kernel:
             if isinstance(value, np.ndarray) and not p.const:
                 value[...] = module.asnumpy(copy)
 
+    def on_cpu(self):
+        """This kernel as running() runs it on the CPU, compiled."""
+        return self._function(np, None)
+
     def _function(self, module, device):
         """The compiled kernel, for this module, device and way of running."""
         if module is np:

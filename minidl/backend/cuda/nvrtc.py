@@ -13,14 +13,14 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from minidl.backend.cuda.source import path_of, text_of
+from minidl.backend.cuda.source import line_name, path_of, text_of
 from minidl.core.errors import BackendError, explained
 
 ARCHITECTURES = ("sm_80", "sm_90")  # A100 and H100, H200
 GROUPS = {  # what an instruction is for -> the beginnings of its SASS names
     "multiply-add": ("FFMA", "FMUL", "FADD"), "double": ("DFMA", "DADD", "DMUL"), "tensor core": ("HMMA", "IMMA", "HGMMA"),
     "load global": ("LDG",), "store global": ("STG",), "load shared": ("LDS", "LDSM"), "store shared": ("STS",),
-    "copy to shared": ("LDGSTS", "UBLKCP"), "spill": ("LDL", "STL"), "barrier": ("BAR",), "shuffle": ("SHFL",),
+    "copy to shared": ("LDGSTS", "UBLKCP"), "local memory": ("LDL", "STL"), "barrier": ("BAR",), "shuffle": ("SHFL",),
     "atomic": ("ATOM", "ATOMG", "ATOMS", "RED"), "integer": ("IMAD", "IADD3", "LOP3", "LEA", "SHF", "ISETP"), "special": ("MUFU",),
 }
 SASS = re.compile(r"/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]+)")
@@ -130,9 +130,15 @@ def _bytes(program, size_of, get):
 
 def resources(file, options=(), arch="sm_90", disassemble=False):
     """{kernel: Resources} of a kernel file compiled for one architecture."""
-    code, log = cubin(text_of(str(file)), path_of(file).name, tuple(options), arch)
+    return examined(file, options, arch, disassemble)[0]
+
+
+def examined(file, options=(), arch="sm_90", disassemble=False):
+    """({kernel: Resources}, the compiler's warnings as lines) of a kernel file compiled for one architecture."""
+    code, log = cubin(text_of(str(file)), line_name(path_of(file)), tuple(options), arch)
     mixes = instruction_mix(code) if disassemble else {}
-    return {found[1]: Resources(found[1], arch, found[0], mixes.get(found[1])) for found in ENTRY.finditer(log)}
+    found = {m[1]: Resources(m[1], arch, m[0], mixes.get(m[1])) for m in ENTRY.finditer(log)}
+    return found, [line.strip() for line in log.splitlines() if re.search(r"\bwarning\b", line)]
 
 
 def instruction_mix(code):

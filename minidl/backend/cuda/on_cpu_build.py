@@ -5,6 +5,8 @@ renamed, so that two processes never see half a file.
 """
 
 import atexit
+import contextlib
+import ctypes
 import functools
 import hashlib
 import os
@@ -70,9 +72,21 @@ def translation_unit(code, name, mode="fast"):
     code = _DYNAMIC.sub(r"\1\2* const \3 = (\2*)minidl_dynamic_shared;", code)
     if mode == "fast":
         code = _UNROLL.sub(r"\1#pragma GCC unroll 32", code)  # else arrays of registers would lie in memory
+    taken = [kernel for kernel in bounds if any(hasattr(library, kernel) for library in _c_libraries())]
+    code = "".join(f"#define {kernel} minidl_kernel_{kernel}\n" for kernel in taken) + f'#line 1 "{name}"\n{code}'
     doors = "".join(f"MINIDL_EXPORT({kernel}, ({limit}))\n" for kernel, limit in bounds.items())
-    text = f'#include "on_cpu.h"\n#line 1 "{name}"\n{code}\n#line 1 "exports"\n{doors}'
+    text = f'#include "on_cpu.h"\n{code}\n#line 1 "exports"\n{doors}'
     return text, list(bounds)
+
+
+@functools.cache
+def _c_libraries():
+    """C's own: a kernel with the name of one of their functions (div, select, gamma) is given another, since g++ has seen their headers."""
+    found = []
+    for name in ("libc.so.6", "libm.so.6"):
+        with contextlib.suppress(OSError):  # not every Linux calls them so; then such names stay refused
+            found.append(ctypes.CDLL(name))
+    return found
 
 
 def options_for_gcc(options):
@@ -155,18 +169,34 @@ def _compile(target, sources, flags, linking, name):
         for file, text in sources.items():
             paths.append(Path(work) / file)
             paths[-1].write_text(text, encoding="utf-8")
-        made = Path(work) / target.name
+        made, said = Path(work) / target.name, []
         objects = [str(path) + ".o" for path in paths]
         # Linked without the flags: -fsanitize would link the real libtsan, where our own functions belong.
         steps = [[*flags, "-c", str(path), "-o", made_object] for path, made_object in zip(paths, objects, strict=True)]
         for step in [*steps, [*objects, *linking, "-o", str(made)]]:
             run = subprocess.run([compiler(), *step], capture_output=True, text=True, cwd=work)
             if run.returncode:
-                raise _does_not_compile(name, run.stderr)
+                raise _does_not_compile(name, run.stderr, run.returncode)
+            said += [line.replace(f"{work}/", "") for line in run.stderr.splitlines() if ": warning: " in line]
+        if said:  # beside the library: whoever finds that in the cache wants to see them too
+            log = Path(work) / "log"
+            log.write_text("\n".join(said), encoding="utf-8")
+            os.replace(log, target.with_suffix(".log"))
         os.replace(made, target)
 
 
-def _does_not_compile(name, log):
+def warnings_of(library):
+    """What the compiler warned of when it built a library, as lines."""
+    try:
+        return library.with_suffix(".log").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return []
+
+
+def _does_not_compile(name, log, code):
+    if not log.strip():
+        return explained(BackendError, name, "the C++ compiler failed and did not say why.", [f"{compiler()} ended with exit code {code}"],
+                         f"Does it work by itself? {Path(compiler()).name} --version")
     errors = [line for line in log.splitlines() if re.search(r"\b(error|undefined reference)\b", line)] or log.splitlines()
     error = explained(KernelError, name, "g++ does not accept it.", errors[:8],
                       "Only what the device's compiler and g++ both know: no host headers, PTX only in wrappers with a CPU body.")

@@ -133,7 +133,7 @@ def source_lines(library, pc):
     text = subprocess.run([tool, "-e", str(library), "-i", hex(pc)], capture_output=True, text=True).stdout
     found = []
     for line in text.splitlines():
-        file, _, number = line.partition(" ")[0].rpartition(":")
+        file, _, number = re.sub(r" \(discriminator \d+\)$", "", line).rpartition(":")
         if number.isdigit() and not re.search(r"/cpu/\w+\.h$", file):  # our own headers are no place of the kernel's
             found.append((file.rpartition("/")[2], int(number)))
     return found

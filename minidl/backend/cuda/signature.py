@@ -3,11 +3,13 @@
 CuPy passes whatever it is given, without a look at the kernel; so the launcher reads the types here and checks by name.
 """
 
+import bisect
 import re
 
 from minidl.core.errors import ArgumentError, explained
 
 KERNEL = re.compile(r'extern\s+"C"\s+__global__\s+')
+GLOBAL = re.compile(r"\b__global__\b[^;{}]*\{")
 COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/", re.DOTALL)
 QUALIFIERS = re.compile(r"\b(?:__restrict__|restrict|volatile|__grid_constant__)\b")
 LINE = re.compile(r'^#line (\d+) "([^"]+)"', re.MULTILINE)
@@ -47,7 +49,15 @@ class Signature:
 
 def signatures(text):
     """{name: Signature} of every kernel in a source text, in order."""
-    return {name: Signature(name, parameters, *_place(text, start)) for name, parameters, start, _ in _kernels(text)}
+    place_of = _places(text)
+    return {name: Signature(name, parameters, *place_of(start)) for name, parameters, start, _ in _kernels(text)}
+
+
+def nameless(text):
+    """{name: (file, line)} of the kernels that have no extern "C" of their own: nothing finds them by their name."""
+    place_of, known = _places(text), {name for name, *_ in _kernels(text)}
+    found = ((_declared(m[0]), m.start()) for m in GLOBAL.finditer(_without_comments(text)))
+    return {name: place_of(start) for name, start in found if name not in known}
 
 
 def alone(text, name):
@@ -65,6 +75,9 @@ def _kernels(text):
     """(name, parameters, where its `extern` stands, where its parameter list ends) of every kernel."""
     text = _without_comments(text)
     for start in KERNEL.finditer(text):
+        if "(" not in text[start.end():]:
+            raise explained(ArgumentError, "kernel signature", "a kernel has no brackets.", [text[start.start():].strip()[:60]],
+                            'As in: extern "C" __global__ void axpy(const float* x, float* y, int n) {')
         head, inside, end = _brackets(text, text.index("(", start.end()))
         declared = text[start.end():head]
         if "__launch_bounds__" in declared:  # __launch_bounds__(...) may stand before or after void
@@ -73,6 +86,11 @@ def _kernels(text):
             declared = text[after:head]
         name = declared.split()[-1]
         yield name, [_parameter(name, part) for part in inside.split(",") if part.strip()], start.start(), end
+
+
+def _declared(text):
+    """The name in the head of a kernel: the last word before a bracket that is not __launch_bounds__."""
+    return next((name for name in re.findall(r"(\w+)\s*\(", text) if name != "__launch_bounds__"), "")
 
 
 def _without_comments(text):
@@ -104,10 +122,15 @@ def _parameter(kernel, text):
     return Parameter(name, type, bool(pointer), const)
 
 
-def _place(text, position):
-    """(file, line) of a position, by the last #line before it."""
-    before = list(LINE.finditer(text, 0, position))
-    if not before:
-        return "", text.count("\n", 0, position) + 1
-    last = before[-1]
-    return last[2], int(last[1]) + text.count("\n", last.end(), position) - 1
+def _places(text):
+    """A function from positions in a text to (file, line), by the last #line before them."""
+    marks = list(LINE.finditer(text))
+    starts, ends = [m.start() for m in marks], [k for k, c in enumerate(text) if c == "\n"]
+
+    def place(position):
+        k = bisect.bisect_left(starts, position) - 1
+        if k < 0:
+            return "", bisect.bisect_left(ends, position) + 1
+        return marks[k][2], int(marks[k][1]) + bisect.bisect_left(ends, position) - bisect.bisect_left(ends, marks[k].end()) - 1
+
+    return place
