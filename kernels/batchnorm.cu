@@ -5,7 +5,7 @@
 // y = (x − mean) · inv_std · w + b (+ add) (then relu), mean and var per segment and group. Layer norm is in layernorm.cu.
 //
 // The ladder (bytes in passes over a tensor of 4·S·R·C bytes; the rest is small):
-//     batch_norm_v1_block_per_channel   3 passes that count 24: a warp reads 4 of every 32 bytes it fetches
+//     batch_norm_v1_block_per_channel   4 passes that count 32: a warp reads 4 of every 32 bytes it fetches
 //     norm_..._v2_tile                  3 forward, 5 backward: neighbouring threads read neighbouring channels
 //     norm_..._v3_float4                the same, 16 bytes per load, ROWS_IN_FLIGHT loads before the first is used; C % 4 = 0
 //
@@ -161,7 +161,8 @@ extern "C" __global__ void norm_merge(const float* __restrict__ part_mean, const
 }
 
 // y = scaled x (+ add) (then relu).
-// Idea: tiles as for the statistics, but walked from the last to the first: the end of x is what the L2 still holds.
+// Idea: tiles as for the statistics, but walked from the last to the first: the end of x is what the L2 still holds. That is within
+// a segment: where there are many (instance and group norm), each is short, and they are taken in order.
 // Bytes: one pass in, one out (one more for add). Operations: 2 per element. Share of the copy rate: not yet measured.
 template <int WIDTH>
 __device__ __forceinline__ void tile_apply(const float* __restrict__ x, const float* __restrict__ mean, const float* __restrict__ var,

@@ -115,6 +115,10 @@ def run(kernel, fixed, mode="check", order="forward"):
 def test_there_are_enough():
     assert len(EXPECTED) >= 18
     assert set(EXPECTED) == set(CASES)
+    pages = Path(__file__).parents[2] / "docs/kernels"
+    assert f"{len(CASES)} broken kernels" in (pages / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| \[\w+\.cu\].*\| (.*) \|$", (pages / "checking.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert sorted(", ".join(rows).split(", ")) == sorted(CASES)
 
 
 @pytest.mark.parametrize("order", ["forward", "reverse", "random"])
