@@ -1,7 +1,10 @@
 """The stand-in for cupy is as strict as cupy: what would fail, or go wrong in silence, on a GPU fails on it."""
 
 import importlib
+import re
+import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -194,3 +197,13 @@ def test_a_gradient_on_the_stand_in_is_the_one_on_numpy(cupy):
         grads.append([g.to("cpu").numpy() for g in (a.grad, b.grad)])
     for ours, wanted in zip(*grads, strict=True):
         assert np.abs(ours - wanted).max() <= 64 * np.finfo(float).eps * np.abs(wanted).max()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(bool(why_no_compiler()), reason=why_no_compiler())
+def test_the_page_trains_on_the_stand_in():
+    root = Path(__file__).parents[2]
+    page = (root / "docs/kernels/README.md").read_text(encoding="utf-8").partition("## Train on the stand-in")[2]
+    code, said = re.search(r"```python\n(.*?)```\n```text\n(.*?)```", page, re.DOTALL).groups()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root, timeout=120)
+    assert (done.stdout, done.stderr) == (said, ""), done
