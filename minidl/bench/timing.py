@@ -1,7 +1,9 @@
 """How times are taken: contenders interleaved in rounds, a pause before each, medians with their spread.
 
 Interleaved, because a machine that slows down then slows all of them. A pause, because the idle worker of a BLAS library
-spins for about 0.1 s after a product and takes a core from whatever runs next. Medians, because interruptions only add.
+spins for about 0.1 s after a product and takes a core from whatever runs next. After it some calls that do not count: a
+thread that has slept needs tens of milliseconds to be quick again (PyTorch's at batch norm: 12 ms a call instead of 4), and in a
+training loop nobody sleeps. Medians, because interruptions only add.
 """
 
 import contextlib
@@ -10,6 +12,7 @@ import statistics
 import time
 
 PAUSE = 0.12   # seconds before each timing: longer than an idle BLAS worker spins
+WAKE = 0.05    # seconds of calls that do not count, after the pause
 NOISY = 0.15   # of the median: a distance between the 20th and the 80th percentile above this makes a number doubtful
 
 
@@ -53,6 +56,15 @@ def timed(function, least=2e-3):
     return run
 
 
+def wake(contender):
+    """Call it, at least once, until WAKE seconds are over."""
+    started = time.perf_counter()
+    while True:
+        contender()
+        if time.perf_counter() - started > WAKE:
+            return
+
+
 class Rounds:
     """Interleaved rounds over contenders {name: function that returns a measurement}; iterate to run them.
 
@@ -78,6 +90,7 @@ class Rounds:
                         return
                     for name, contender in self.contenders.items():
                         time.sleep(self.pause)
+                        wake(contender)
                         measurement = contender()
                         done += 1
                         if number >= self.warm:
