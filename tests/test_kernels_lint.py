@@ -114,6 +114,12 @@ def test_includes_stay_in_their_folder(tmp_path, include, says):
     assert status == 1 and says in text and "kernels/ has" not in text and "root:" not in text
 
 
+@pytest.mark.parametrize("include", ["</etc/passwd>", "<../../../../../etc/passwd>"])
+def test_includes_of_the_system_stay_in_the_system(tmp_path, include):
+    status, text = said(tmp_path, f"#  include {include}\n{BODY}")
+    assert status == 1 and "mine.cu:1: an include leaves the folder" in text and "root:" not in text
+
+
 def test_a_device_is_not_read(tmp_path):
     (tmp_path / "zero.cuh").symlink_to("/dev/zero")
     status, text = said(tmp_path, f'#include "zero.cuh"\n{BODY}')

@@ -121,7 +121,7 @@ def step(name, block_at, thread_at, number, commands):
     """Walk through a kernel in gdb: stop at its first line, in the block and thread of your choice.
 
     In gdb: next, step, print tile[2], print threadIdx, continue, quit. threadIdx, blockIdx, blockDim and gridDim are plain
-    variables; `info locals` shows the others.
+    variables; `info locals` shows the others. At the first stop nothing has been computed, nor have the parameters arrived: next.
     """
     from minidl.backend.cuda import on_cpu_step
     from minidl.backend.cuda.on_cpu_build import compiler

@@ -138,7 +138,7 @@ def examined(file, options=(), arch="sm_90", disassemble=False):
     code, log = cubin(text_of(str(file)), line_name(path_of(file)), tuple(options), arch)
     mixes = instruction_mix(code) if disassemble else {}
     found = {m[1]: Resources(m[1], arch, m[0], mixes.get(m[1])) for m in ENTRY.finditer(log)}
-    return found, [line.strip() for line in log.splitlines() if re.search(r"\bwarning\b", line)]
+    return found, [line.strip() for line in log.splitlines() if re.search(r"\): warning\b", line)]
 
 
 def instruction_mix(code):

@@ -60,9 +60,10 @@ NOWHERE, DYNAMIC, STATIC = -3, -2, -1
 def error_from(report, kernel, library, arrays, block, mode):
     """The exception for a report. `arrays` are the (name, dtype) of the array arguments, `block` is the shape of a block."""
     kind, rule, fix = KINDS[report.kind]
-    if kind == "interrupted":
-        return KeyboardInterrupt(f"{kernel}: in block {tuple(report.block)}, thread {tuple(report.thread)}")
     places = source_lines(library, report.pc)
+    if kind == "interrupted":
+        where = f", at {_at(places[0])}" if places else ""
+        return KeyboardInterrupt(f"{kernel}: in block {tuple(report.block)}, thread {tuple(report.thread)}{where}")
     place = (report.file.decode(errors="replace"), report.line) if report.file else places[0] if places else None
     facts = [] if kind == "launch" else [f"at {_at(place)}, block {tuple(report.block)}, thread {tuple(report.thread)}"]
     facts += [f"called from {_at(p)}" for p in places[1:] if p != place]

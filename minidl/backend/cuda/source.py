@@ -14,6 +14,7 @@ from minidl.core.folders import kernels_folder
 
 INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]+"([^"\n]+)"[^\n]*$', re.MULTILINE)
 LARGEST = 4 << 20  # bytes of a source file
+OUTSIDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]+<((?:/|[^>\n]*\.\.)[^>\n]*)>', re.MULTILINE)
 ONCE = re.compile(r"^[ \t]*#[ \t]*pragma[ \t]+once[^\n]*$", re.MULTILINE)
 
 
@@ -40,18 +41,25 @@ def splice(path, seen, root, asked):
     """The text of one file with its own includes in place; a file that is there already (`seen`) leaves an empty line."""
     seen.add(path.resolve())
     text, name = ONCE.sub("", _read(path, asked)), line_name(path)
+    outside = OUTSIDE.search(text)
+    if outside:  # whatever a compiler cannot read as C it would print
+        raise _leaves(name, text.count("\n", 0, outside.start()) + 1, outside[1], root)
     parts, done = [f'#line 1 "{name}"\n'], 0
     for found in INCLUDE.finditer(text):
         inner, line = path.parent / found[1], text.count("\n", 0, found.start()) + 1
         after = text.count("\n", 0, found.end()) + 2  # the number of the line below this one
         if not Path(os.path.normpath(inner.absolute())).is_relative_to(os.path.normpath(root.absolute())):
-            raise explained(FileError, f"{name}:{line}", "an include leaves the folder of the kernel file.", [f"it includes: {found[1]}"],
-                            f"Kernel files include only what lies in their own folder: {root}")
+            raise _leaves(name, line, found[1], root)
         parts.append(text[done:found.start()])
         there = inner.resolve() in seen
         parts.append("\n" if there else f'{splice(inner, seen, root, f"{name}:{line} includes {found[1]}")}\n#line {after} "{name}"\n')
         done = min(found.end() + 1, len(text))
     return "".join([*parts, text[done:]])
+
+
+def _leaves(name, line, included, root):
+    return explained(FileError, f"{name}:{line}", "an include leaves the folder of the kernel file.", [f"it includes: {included}"],
+                     f"Kernel files include only what lies in their own folder: {root}")
 
 
 def _read(path, asked):
