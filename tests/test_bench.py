@@ -25,6 +25,7 @@ SMALL = {"conv2d": {"shape": (2, 6, 9, 8), "out": 4, "kernel": 3, "stride": 2, "
 @pytest.fixture(autouse=True)
 def quickly(monkeypatch):
     monkeypatch.setattr(timing, "PAUSE", 0.0)
+    monkeypatch.setattr(timing, "wake", lambda contender: None)
     monkeypatch.setattr(timing.Rounds.__init__, "__defaults__", (0.0, 1, None))
     monkeypatch.setattr(machine, "ceilings", lambda: {"copy_gb_s": 20.0, "gemm_gflop_s": 200.0, "copy_bytes": 1, "gemm_size": 1})
 

@@ -30,6 +30,16 @@ def conv2d_grad_x(grad_y, weight, x_shape, stride, padding, dilation, groups):
     return zeros(tuple(x_shape), grad_y.dtype, grad_y)
 
 
+def conv2d_grad_w(x, grad_y, w_shape, **how):
+    """The filters' shape."""
+    return zeros(tuple(w_shape), grad_y.dtype, grad_y)
+
+
+def max_pool2d_grad_x(grad_y, indices, x_shape, **how):
+    """x's shape."""
+    return zeros(tuple(x_shape), grad_y.dtype, grad_y)
+
+
 def matmul(a, b):
     """(.., N, M); the axes in front broadcast, a vector's own axis is gone."""
     batch = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
@@ -58,7 +68,8 @@ def same(x, *others, **how):
 
 
 SHAPES = {
-    "conv2d": conv2d, "conv2d_grad_x": conv2d_grad_x, "matmul": matmul, "max_pool2d": max_pool2d, "adaptive_max_pool2d": max_pool2d,
+    "conv2d": conv2d, "conv2d_grad_x": conv2d_grad_x, "conv2d_grad_w": conv2d_grad_w, "matmul": matmul, "max_pool2d": max_pool2d,
+    "max_pool2d_grad_x": max_pool2d_grad_x, "adaptive_max_pool2d": max_pool2d,
     "avg_pool2d": avg_pool2d, "adaptive_avg_pool2d": avg_pool2d, "batch_norm_train": batch_norm_train, "batch_norm_eval": same,
     "neighbour_sum": same, "softmax": same, "log_softmax": same,
 }

@@ -4,7 +4,9 @@ So a case never names implementations: run() is listened to while the op and its
 that it got becomes a row for each implementation registered for it, today's and tomorrow's.
 """
 
+import contextlib
 import math
+import os
 import threading
 
 import numpy as np
@@ -32,6 +34,8 @@ SWEEPS = {  # name -> (what grows, the settings of each size)
     "softmax": ("classes", [{"shape": (256, n)} for n in (10, 100, 1000, 10000)]),
 }
 
+UNTOUCHED = []  # not empty inside untouched()
+
 
 class Case:
     """One call: its name, its size in words, arrays under the names of the op's arguments, and the function of Tensors."""
@@ -49,7 +53,8 @@ class Case:
         heard = _Heard()
         backend.LISTENERS.append(heard)
         try:
-            with use_backend("generic"):  # so that what a gradient is asked about is right, whatever is being worked on
+            # generic, so that what a gradient is asked about is right, whatever is being worked on
+            with use_backend("shapes" if UNTOUCHED else "generic"):
                 y = self.function(**self.tensors())
                 heard.direction = "backward"
                 y.backward(Tensor(drawn(1, *y.shape)))
@@ -76,8 +81,21 @@ class _Heard(backend.Listener):
                 self.requests.append((self.direction, op, arrays, how))
 
 
+@contextlib.contextmanager
+def untouched():
+    """Inside, arrays have a size and no numbers: zeros whose memory nobody writes, and nothing is computed."""
+    UNTOUCHED.append(True)
+    try:
+        yield
+    finally:
+        UNTOUCHED.pop()
+
+
 def drawn(seed, *shape):
     """Normal float32 numbers, images stored channels-last."""
+    if UNTOUCHED:
+        n, *rest = shape
+        return np.zeros((n, *rest[1:], rest[0]), np.float32).transpose(0, 3, 1, 2) if len(shape) == 4 else np.zeros(shape, np.float32)
     rng = np.random.default_rng(seed)
     if len(shape) == 4:
         n, c, h, w = shape
@@ -85,15 +103,45 @@ def drawn(seed, *shape):
     return rng.standard_normal(shape, np.float32)
 
 
-def make(name, **given):
+def memory():
+    """Bytes that this machine has, in all."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):  # elsewhere than on Unix
+        return 1 << 34
+
+
+def bytes_needed(name, settings):
+    """Roughly, at least: the arrays of a call and their gradients in float32 and, to judge them, in float64."""
+    shape = settings["shape"]
+    if name == "matmul":
+        N, K, M = shape
+        count = N * K + K * M + N * M
+    else:
+        count = 2 * math.prod(shape)
+    if name == "conv2d":
+        N, C, H, W = shape
+        stride, groups, kernel = settings["stride"], settings["groups"], settings["kernel"]
+        padding = kernel // 2 if settings["padding"] is None else settings["padding"]
+        H, W = (max((n + 2 * padding - kernel) // stride + 1, 0) for n in (H, W))
+        count = math.prod(shape) + N * settings["out"] * H * W + settings["out"] * C // groups * kernel * kernel
+    return 32 * count
+
+
+def make(name, call="bench", **given):
     """The Case of a name; settings that are None keep their defaults."""
     settings = SETTINGS[name] | {key: value for key, value in given.items() if value is not None}
     strange = sorted(set(settings) - set(SETTINGS[name]))
     axes = AXES[name].split(",")
     if strange or len(settings["shape"]) != len(axes) or min(settings["shape"]) < 1:
-        raise explained(ArgumentError, f"bench {name}", f"its settings are {', '.join(SETTINGS[name])}, and its shape is {AXES[name]}.",
+        raise explained(ArgumentError, f"{call} {name}", f"its settings are {', '.join(SETTINGS[name])}, and its shape is {AXES[name]}.",
                         [f"{key} = {settings[key]}" for key in (*strange, "shape")],
                         f"For example --shape {','.join(map(str, SETTINGS[name]['shape']))}.")
+    needed, there = bytes_needed(name, settings), memory()
+    if needed > there:
+        raise explained(ArgumentError, f"{call} {name}", "its arrays must fit into memory.",
+                        [f"shape = {settings['shape']}", f"needed: at least {needed / 1e9:,.0f} GB of {there / 1e9:,.0f} GB"],
+                        "Give a smaller --shape.")
     case = MAKERS[name](**settings)
     case.settings = settings
     return case

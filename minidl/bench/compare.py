@@ -49,6 +49,28 @@ def target(path):
     return os.path.realpath(path)
 
 
+def check(paths):
+    """Raise now if a result could not be written to one of these later, or two of them are one file."""
+    targets = [target(path) for path in paths]
+    for path, where in zip(paths, targets, strict=True):
+        if targets.count(where) > 1:
+            raise explained(FileError, "bench", "each output needs a file of its own.", [f"{path} is named twice"], "Name another file.")
+        if where is None:
+            continue
+        try:
+            if os.path.isdir(where):
+                raise OSError(None, "it is a folder")
+            if os.path.exists(where) and not os.path.isfile(where):
+                if not os.access(where, os.W_OK):
+                    raise OSError(None, "it may not be written to")
+                continue
+            handle, name = tempfile.mkstemp(dir=os.path.dirname(where), prefix=".bench-")
+            os.close(handle)
+            os.unlink(name)
+        except OSError as error:
+            raise unwritable(path, error) from None
+
+
 def spoken(text):
     """Text to stdout as it is."""
     if sys.stdout is None:

@@ -22,7 +22,7 @@ def ceilings():
     return {"copy_gb_s": copy_bandwidth(), "gemm_gflop_s": gemm(), "copy_bytes": COPY_BYTES, "gemm_size": GEMM_SIZE}
 
 
-def copy_bandwidth(tries=5):
+def copy_bandwidth(tries=15):
     """GB/s of copying a large array in slices over the threads: bytes read plus bytes written."""
     source, target = np.ones(COPY_BYTES // 4, np.float32), np.zeros(COPY_BYTES // 4, np.float32)
     step = len(source) // 64
@@ -34,16 +34,17 @@ def copy_bandwidth(tries=5):
     return best
 
 
-def gemm(tries=4):
-    """GFLOP/s of BLAS's float32 product of square matrices, on as many threads as BLAS takes."""
+def gemm(seconds=0.6, least=5):
+    """GFLOP/s of BLAS's float32 product of square matrices, on as many threads as BLAS takes: warm, the best of so many seconds."""
     rng = np.random.default_rng(0)
     a, b = (rng.standard_normal((GEMM_SIZE, GEMM_SIZE), np.float32) for _ in range(2))
     out = np.empty_like(a)
-    best = 0.0
-    for _ in range(tries):
+    np.matmul(a, b, out=out)  # wakes the threads, and touches the result
+    best, tries, over = 0.0, 0, time.perf_counter() + seconds
+    while tries < least or time.perf_counter() < over:
         started = time.perf_counter()
         np.matmul(a, b, out=out)
-        best = max(best, 2 * GEMM_SIZE**3 / (time.perf_counter() - started) / 1e9)
+        best, tries = max(best, 2 * GEMM_SIZE**3 / (time.perf_counter() - started) / 1e9), tries + 1
     return best
 
 
@@ -57,7 +58,7 @@ def environment(torch=False):
     }
 
 
-SAME = ("processor", "cores", "system", "threads", "python", "numpy", "blas")  # what must agree for --compare
+SAME = ("processor", "cores", "system", "threads", "python", "numpy", "blas", "torch")  # what must agree for --compare
 
 
 def processor():

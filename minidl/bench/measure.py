@@ -1,13 +1,18 @@
 """measure(): the cases of a run one after another, right first and then quick, as one dict that JSON can hold."""
 
+import contextlib
 import math
 from time import perf_counter
 
+import numpy as np
+
 from minidl import backend
 from minidl.bench import cases, exact, machine, on_device, timing, torch_calls
+from minidl.core.config import use_backend
 from minidl.core.tensor import Tensor
 
 VERSION = 1  # of the layout of the result
+WHOLE = 1e-4  # relative distance that a whole call may have; float32 has some 1e-6, inputs in half precision 3e-4 and more
 
 
 class Run:
@@ -127,17 +132,23 @@ class Run:
         contenders = {"minidl": through_tensors(case)}
         if self.vs_torch:
             contenders |= torch_calls.contenders(case)
+        right = answer(case, "generic")
+        verdicts = {name: compared(call.answer(), right) for name, call in contenders.items()}
+        contenders = {name: call for name, call in contenders.items() if not verdicts[name]["why"]}
         rounds = timing.Rounds(contenders, self.rounds, most=self.most)
         for done, total in rounds:
             self.progress(f"{case.name} {case.label}: the whole call", done, total)
         self.interrupted = self.interrupted or rounds.interrupted
         rows = []
         for place, direction in enumerate(("forward", "backward")):
-            for name, pairs in rounds.results.items():
+            for name, verdict in verdicts.items():
+                row = row_of(case, direction, "whole call", name) | {"chosen": name == "minidl", **verdict}
+                pairs = rounds.results.get(name)
                 if pairs:
-                    numbers = timing.summary([pair[place] for pair in pairs])
-                    rows.append(row_of(case, direction, "whole call", name) | {
-                        "chosen": name == "minidl", "status": "ok", **numbers, "noisy": timing.is_noisy(numbers)})
+                    row |= timing.summary([pair[place] for pair in pairs])
+                    row["noisy"] = timing.is_noisy(row)
+                if pairs or verdict["why"]:
+                    rows.append(row)
         return rows
 
     def clock(self, contenders, rows, rounds, text):
@@ -160,14 +171,23 @@ class Run:
         rows = [*self.result["rows"], *(row for sweep in self.result["sweeps"] for row in sweep["rows"])]
         ceilings = self.result["machine"]
         if ceilings and not self.interrupted:
-            ceilings.update({key: max(value, ceilings[key]) for key, value in machine.ceilings().items()})
+            try:
+                ceilings.update({key: max(value, ceilings[key]) for key, value in machine.ceilings().items()})
+            except KeyboardInterrupt:
+                self.interrupted = True
         for row in rows:
             if ceilings and row.get("gflop_s") and row["device"] == "cpu":
                 row["share"] = max(row["gflop_s"] / ceilings["gemm_gflop_s"], row["gb_s"] / ceilings["copy_gb_s"])
-        noisy = sum(bool(row.get("noisy")) for row in rows)
+        timed = [row for row in rows if row.get("median")]
+        timed += [parts["step"] for step in self.result["steps"] for parts in step["contenders"].values()]
+        noisy = sum(timing.is_noisy(row) for row in timed)
         if noisy:
-            self.note(f"{noisy} of {len(rows)} times are noisy: their middle 60 % spread over more than {timing.NOISY:.0%} of the median. "
+            self.note(f"{noisy} of {len(timed)} times are noisy: their middle 60 % spread over more than {timing.NOISY:.0%} of the median. "
                       "Let the machine do nothing else, or take more --rounds.")
+        over = sorted({row["implementation"] for row in rows if (row.get("share") or 0) > 1 and "winograd" not in row["implementation"]})
+        if over:
+            self.note(f"{', '.join(over)}: above 100 % of a ceiling, without saving operations. The ceilings were measured while the "
+                      "machine was slower, or the arrays fit into the caches: do not trust the column.")
         now, cores = machine.load(), self.result["environment"]["cores"]
         if now is not None and now > cores + 0.5:
             self.note(f"the machine was busy: load {now} on {cores} cores")
@@ -194,7 +214,7 @@ def row_of(case, direction, op, implementation):
 
 
 def through_tensors(case):
-    """A contender that returns (forward, backward) seconds of the call as users make it."""
+    """A contender that returns (forward, backward) seconds of the call as users make it; its answer() is judged first."""
     grads = []
 
     def call():
@@ -208,4 +228,34 @@ def through_tensors(case):
         y.backward(grads[0])
         return forward - started, perf_counter() - middle
 
+    call.answer = lambda: answer(case)
     return call
+
+
+def answer(case, backend_name=None):
+    """[("output", array), ("gradient of x", array), ...] of a case, also as one backend alone computes it."""
+    with use_backend(backend_name) if backend_name else contextlib.nullcontext():
+        tensors = case.tensors()
+        y = case.function(**tensors)
+        y.backward(Tensor(cases.drawn(1, *y.shape)))
+    return [("output", y.detach().numpy()), *((f"gradient of {key}", leaf.grad.numpy()) for key, leaf in tensors.items())]
+
+
+def compared(mine, right):
+    """The verdict on a whole call: how far its output and gradients are from the generic backend's, as relative norms.
+
+    One number in 100,000 may be anything: where a relu's input is 0 but for rounding, its gradient is there or not. Single
+    numbers are judged op by op, in the rows of the implementations.
+    """
+    worst, where = -1.0, ""
+    for (name, got), (_, wanted) in zip(mine, right, strict=True):
+        if got.shape != wanted.shape:
+            return {"status": "wrong", "why": f"its {name} has shape {got.shape}, not {wanted.shape}"}
+        apart = np.sort(np.abs(got.astype(np.float64) - wanted), axis=None)
+        apart = float(np.linalg.norm(apart[:apart.size - apart.size // 100_000]))
+        distance = apart / max(float(np.linalg.norm(wanted.astype(np.float64))), 1e-30) if np.isfinite(got).all() else math.inf
+        if not distance <= worst:
+            worst, where = distance, name
+    why = "" if worst <= WHOLE else f"its {where} is {worst:.2g} from the generic backend's, allowed {WHOLE:.0e}"
+    return {"status": "wrong" if why else "ok", "why": why, "error": worst if math.isfinite(worst) else None, "allowed": WHOLE,
+            "against": "the generic backend"}

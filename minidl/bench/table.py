@@ -1,5 +1,7 @@
 """A result as tables: plain text, Markdown, or rich's on a terminal. Correctness stands first; what is wrong has no speed."""
 
+from minidl.bench import timing
+
 HEADER = ("correct", "implementation", "median", "p20–p80", "n", "GFLOP/s", "GB/s", "of ceiling", "")
 NUMBERS = ("median", "n", "GFLOP/s", "GB/s", "of ceiling", "time", "share")
 MARKS = {"ok": "✓", "wrong": "✗ wrong", "missing": "–"}
@@ -82,8 +84,9 @@ def step_tables(step):
     for key, parts in step["contenders"].items():
         whole = parts["step"]
         ratio = f"{best / whole['median']:.2f}" if best and key == "minidl" else ""
+        spread = f"{duration(whole['p20'])} – {duration(whole['p80'])}" + (" noisy" if timing.is_noisy(whole) else "")
         rows.append(("✓", key, *(duration(parts[p]["median"]) for p in ("forward", "backward", "optimizer")), duration(whole["median"]),
-                     f"{duration(whole['p20'])} – {duration(whole['p80'])}", str(whole["n"]), ratio))
+                     spread, str(whole["n"]), ratio))
     header = ("correct", "", "forward", "backward", "optimizer", "step", "p20–p80", "n", "PyTorch's best / minidl" if best else "")
     tables = [(f"training step, {step['label']}", header, rows)]
     if step["breakdown"]:

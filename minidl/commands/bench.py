@@ -83,12 +83,18 @@ def command(what, vs, rounds, threads, sweep, json_path, markdown_path, html_pat
         raise usage(f"--{next(iter(settings))} describes one case: name it, as in minidl bench conv2d --shape 8,64,56,56.")
     if "shape" in settings:
         settings["shape"] = numbers(settings["shape"], "--shape")
+    if (batch or size) and not models:
+        raise usage(f"--{'batch' if batch else 'size'} describes a step: minidl bench step resnet18 --batch 4.")
+    cores = os.cpu_count() or 1
+    if threads and threads > 4 * cores:
+        raise usage(f"--threads {threads} is more than four times the {cores} cores here.")
     talk(f"bench: {', '.join([*found, *(f'step {m}' for m in models)])}, {rounds} interleaved rounds, a pause before each timing")
     os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")  # for worker threads that BLAS has not started yet
     allowed = share(fail_over)
     try:
         from minidl.bench import compare
 
+        compare.check([path for path in (json_path, markdown_path, html_path) if path])
         old = compare.read(compare_path) if compare_path else None
         run = measured(found, models, settings, {"batch": batch, "size": size}, vs, rounds, threads, sweep or bool(html_path), old, force)
         result = run.finish()
@@ -98,6 +104,11 @@ def command(what, vs, rounds, threads, sweep, json_path, markdown_path, html_pat
         save(result, json_path, markdown_path, html_path)
     except MinidlError as error:
         raise usage(str(error)) from None
+    except MemoryError:
+        raise usage("These arrays do not fit into memory. Give a smaller --shape or --batch.") from None
+    except KeyboardInterrupt:  # while modules are loaded, or while the result is written
+        talk("interrupted; no complete result")
+        sys.exit(130)
     wrong = [row for row in (*result["rows"], *result["steps"]) if row["status"] == "wrong"]
     slower = compared(old, result, allowed, talk if taken else say) if old else []
     if run.interrupted:
@@ -106,21 +117,21 @@ def command(what, vs, rounds, threads, sweep, json_path, markdown_path, html_pat
 
 
 def measured(found, models, settings, step_settings, vs, rounds, threads, sweep, old, force):
-    """The Run, as far as it came."""
+    """The Run, as far as it came before Ctrl-C."""
     from minidl.bench import cases, compare, measure, steps, training
 
-    training.set_threads(threads or training.threads.get_num_threads())
-    ready = [cases.make(name, **settings) for name in found]  # a wrong setting is told before anything is measured
-    for name in models:
-        training.models.zoo.find(name)
-    with progress() as tell:
-        run = measure.Run(rounds, vs == "torch", sweep, tell)
-        if old:
-            differ = compare.differences(old, run.result)
+    run = None
+    try:
+        training.set_threads(threads or training.threads.get_num_threads())
+        ready = [cases.make(name, **settings) for name in found]  # a wrong setting is told before anything is measured
+        for name in models:
+            training.models.zoo.find(name)
+        with progress() as tell:
+            run = measure.Run(rounds, vs == "torch", sweep, tell)
+            differ = compare.differences(old, run.result) if old else []
             if differ and not force:
                 raise usage("The earlier result comes from another environment; times would compare machines, not code. --force does it "
                             "all the same.\n    " + "\n    ".join(differ))
-        try:
             run.prepare()
             for case in ready:
                 run.case(case)
@@ -129,8 +140,9 @@ def measured(found, models, settings, step_settings, vs, rounds, threads, sweep,
             for name in models:
                 if not run.interrupted:
                     steps.measure(run, name, **step_settings)
-        except KeyboardInterrupt:
-            run.interrupted = True
+    except KeyboardInterrupt:
+        run = run or measure.Run(rounds)
+        run.interrupted = True
     return run
 
 

@@ -29,16 +29,28 @@ def command(what, device, no_time, **settings):
         settings["shape"] = numbers(settings["shape"], "--shape")
     try:
         say(text(what, settings, device, not no_time))
+    except MemoryError:
+        raise usage("These arrays do not fit into memory. Give a smaller --shape, or --no-time.") from None
     except MinidlError as error:
         raise usage(str(error)) from None
 
 
 def text(what, settings, device="cpu", timed=True):
     """The decision for every call that the op and its backward make, with times beside it."""
+    from minidl.bench import cases
+
+    if timed:
+        return decisions(what, settings, device, timed)
+    with cases.untouched():
+        return decisions(what, settings, device, timed)
+
+
+def decisions(what, settings, device, timed):
+    """The text."""
     from minidl.backend.cuda import pretend
     from minidl.bench import cases, measure
 
-    case = cases.make(what, **settings)
+    case = cases.make(what, call="explain", **settings)
     lines = [f"{what} {case.label}"]
     run = measure.Run(ROUNDS)
     if timed:
