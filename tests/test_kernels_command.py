@@ -117,7 +117,7 @@ def test_a_kernel_that_nothing_launches_is_no_success(monkeypatch):
 @needs_gxx
 @pytest.mark.slow
 def test_run_all():
-    result = minidl("run", "all")
+    result = minidl("run", "all", "--check")
     assert result.exit_code == 0 and f"{len(known_kernels())} kernels ran" in result.stderr, result.output
 
 
@@ -227,6 +227,22 @@ def test_launch_lines_that_cannot_be_read(file, line, says):
     file.write_text("// launch axpy: " + line + "\n" + MINE.partition("\n")[2])
     result = minidl("lint", file, "--arch", "sm_90")
     assert result.exit_code == 1 and says in result.output and "Traceback" not in result.output
+
+
+def test_the_doctor_says_what_kernels_cannot(monkeypatch):
+    assert CliRunner().invoke(main, ["doctor"]).stdout.count("cannot: ") <= 1
+    monkeypatch.setattr(nvrtc, "why_no_compiler", lambda: "left out")
+    monkeypatch.setattr(on_cpu_step, "why_no_gdb", lambda: "left out")
+    result = CliRunner().invoke(main, ["doctor"])
+    assert re.search("`minidl kernels` does, this machine cannot: compile for a GPU; (.*)step through", result.stdout)
+
+
+def test_every_idea_is_its_own_and_whole():
+    ideas = [line.split(maxsplit=2) for line in minidl("list", "conv2d").stdout.splitlines()]
+    assert len(ideas) > 20 and not [row for row in ideas if "rungs" in row[2]]
+    assert len({row[2] for row in ideas}) >= 8
+    cut = [line for line in minidl("list").stdout.splitlines() if re.search(r"(moment|merging does|, )$", line)]
+    assert not cut
 
 
 def test_help_is_complete():

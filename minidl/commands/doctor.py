@@ -182,4 +182,7 @@ def text(found, backends=False):
         lines.append(f"{'' if label == before else label:<12} {line}".rstrip())
         before = label or before
     verdict = [f"WRONG: {problem}" for problem in found["problems"]] or ["All that minidl needs is here."]
+    cannot = [tool["what"] for tool in found["kernel_tools"] if tool["why_not"]]
+    if cannot:
+        verdict.append(f"Of what `minidl kernels` does, this machine cannot: {'; '.join(cannot)}. Nothing else needs that.")
     return "\n".join([*lines, "", *verdict])
