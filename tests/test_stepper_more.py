@@ -9,10 +9,12 @@ import sys
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 import minidl
 from minidl import nn, optim
 from minidl.backend.cuda.pretend import a_gpu
+from minidl.commands.step import command
 from minidl.core.config import use_backend
 from minidl.core.device import why_no_cuda
 from minidl.core.errors import ArgumentError, DeviceError
@@ -95,7 +97,7 @@ def test_a_step_knows_which_implementation_ran():
 
 def test_the_screens_and_the_page_say_it(once, tmp_path):
     name = once.forwards[0].runs[0].name
-    assert re.search(rf"  ran +{name} .*in all", say(once, "j 1"))
+    assert re.search(rf"  ran +{name} .*checks", say(once, "j 1"))
     run = once.forwards[0].backwards[0].runs[0]
     assert re.search(rf"  on +{run.op}: {run.name} ", say(once, "j 1", "f"))
     assert "ran      plain array expressions" in say(once, "c relu")
@@ -148,9 +150,56 @@ def test_the_first_screen_answers_three_questions(once):
     paper = Paper(Out())
     Prompt(once, paper, ["A title."]).start()
     said = paper.out.getvalue()
-    assert "You are at step 1 of 13: forward 1 of 6; 6 steps back through them follow." in said  # where am I
-    assert "gradient sends it back through the filter" in said and "(step 12: f)" in said        # what does it do to the gradient
+    assert "You are at step 1 of 13: 6 forward, 6 back, 1 update." in said  # where am I
+    assert "gradient sends it back through the filter" in said and "(f: to step 12)" in said        # what does it do to the gradient
     assert "Enter: next step" in said and "c back" in said                                       # which key moves on
+
+
+def test_every_screen_says_which_step_of_the_whole_it_is(once, twice):
+    assert "● step 12/13  bwd 6/6  conv" in say(once, "j 12")
+    assert "● step 14/26  training step 2 of 2  fwd 1/6" in say(twice, "j 14")
+    assert "here without add and relu" in say(once, "j 2") and "here without" not in say(once, "j 1")
+
+
+def test_what_is_typed_wrongly_is_answered_in_a_line(once, tmp_path):
+    assert "There is no verb 'foo'" in say(once, "h foo") and "next step" not in say(once, "h foo")
+    assert "fwd 2/6" in say(once, "next") and "h [VERB]" in say(once, "?")
+    assert say(once, "c end", "c").endswith("This is the last step. p goes back, q quits.\n") and "first step." in say(once, "rc")
+    assert "f goes to the step back" in say(once, "x np.abs(grad_y)")
+    assert len(say(once, f"save {tmp_path}/no/x").splitlines()) == 4
+    assert "a part" in say(once, "g conv") and "folded" not in say(once, "g conv")
+    assert "\n←" in say(once, "c back", "g") and "\n←" not in say(once, "g")
+    assert "cpu/winograd_2x2" not in say(once, "diff foo")
+
+
+@pytest.mark.parametrize("arguments", [["{script}", "--steps", "3"], ["tiny", "--batch", "2"], ["resnet18", "--record", "last:2"],
+                                       ["{script}", "--image", "{script}"], ["tiny", "--diff", "nothing", "-c", "q"]])
+def test_an_option_that_would_do_nothing_is_refused(tmp_path, arguments):
+    script = tmp_path / "mine.py"
+    script.write_text("print(1)\n")
+    done = CliRunner().invoke(command, [part.format(script=script) for part in arguments])
+    assert done.exit_code == 2 and (arguments[1] in done.output or "no such backend" in done.output)
+
+
+def test_diff_without_a_file_is_shown_at_the_prompt():
+    done = CliRunner().invoke(command, ["tiny", "--diff", "reference", "-c", "q"])
+    assert done.exit_code == 0 and "(step) diff reference" in done.output and "nearer" in done.output
+
+
+def test_a_script_that_raises_shows_its_own_lines_alone(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text("import minidl\nx = minidl.ones(2) * 2\nraise ValueError(x.shape)\n")
+    trace = subjects.record_script("mine.py")
+    said = capfd.readouterr().err
+    assert "runpy" not in said and 'File "mine.py", line 3' in said and len(trace.steps) == 1
+    assert "backward() was not called" in say(step_only(), "c back")
+
+
+def step_only():
+    """A trace without a backward."""
+    with step() as trace:
+        minidl.ones(2) * 2
+    return trace
 
 
 def test_the_numbers_beside_it_are_those_of_the_step_back(once):
@@ -178,7 +227,7 @@ def test_where_no_gradient_came_back_it_says_so():
 
 
 def test_f_goes_to_the_step_back_and_again_to_the_forward(once):
-    assert re.findall(r"● (\w+ \d+/\d+)", say(once, "f", "f", at=2)) == ["bwd 5/6", "fwd 2/6"]
+    assert re.findall(r"● step \d+/13  (\w+ \d+/\d+)", say(once, "f", "f", at=2)) == ["bwd 5/6", "fwd 2/6"]
     assert "neither" in say(once, "f", at=13)
 
 

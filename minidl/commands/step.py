@@ -52,7 +52,7 @@ def last_steps(context, parameter, value):
 @click.option("--compare", metavar="TRACE.zip", multiple=True, type=click.Path(exists=True, dir_okay=False),
               help="Put the tensors of a saved trace beside these: another device, backend or seed.")
 @click.option("--diff", metavar="BACKEND", multiple=True,
-              help="For --save and --html: run every op on another backend too, as in --diff reference or --diff cpu/winograd.")
+              help="Run every op on another backend too, at the prompt, or into --save and --html: --diff reference, --diff cpu/winograd.")
 @click.option("--budget", default="4MB", show_default=True, callback=size, help="How large the file may be; pictures shrink to fit.")
 def command(what, arguments, commands, image, batch, seed, save_to, html, check, device, steps, last, compare, diff, budget):
     """Walk through the forward and the backward of a network, op by op.
@@ -63,17 +63,39 @@ def command(what, arguments, commands, image, batch, seed, save_to, html, check,
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal without Unicode shows ? instead of failing
+    refuse_unused(what)
+    from minidl.stepper.diff import refuse_unknown
+
     try:
         trace = recorded(what, arguments, {"image": image, "batch": batch, "seed": seed, "steps": steps, "device": device}, last)
         trace.others += others(compare)
+        for backend in diff:
+            refuse_unknown(backend)
         written = write(trace, save_to, html, budget, {"off": False, "fast": True, "full": "full"}[check], diff)
     except MinidlError as error:
         click.echo(str(error), err=True)
         sys.exit(2)
     if not written or commands:
-        explore(trace, commands)
+        explore(trace, commands, () if written else [f"diff {backend}" for backend in diff])
     if trace.error and not is_trace(what):
         sys.exit(1)
+
+
+USED = {"a script": {"last"}, "a saved trace": set(), "tiny": {"seed"}, "a network": {"image", "batch", "seed", "steps", "device"}}
+FLAGS = {"image": "--image", "batch": "--batch", "seed": "--seed", "steps": "--steps", "device": "--device", "last": "--record"}
+
+
+def refuse_unused(what):
+    """An error where an option was given that means nothing for what is recorded, instead of leaving it unread."""
+    kind = "tiny" if what == "tiny" else "a network"
+    if what is not None and os.path.isfile(what):
+        kind = "a saved trace" if is_trace(what) else "a script"
+    context = click.get_current_context()
+    given = [name for name in FLAGS if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE]
+    for name in given:
+        if name not in USED[kind]:
+            hint = f" If the script takes it: minidl step {what} -- {FLAGS[name]} ..." if kind == "a script" else ""
+            raise click.UsageError(f"{FLAGS[name]} is not for {kind}, but for {' and '.join(k for k in USED if name in USED[k])}.{hint}")
 
 
 def others(paths):
@@ -140,8 +162,8 @@ def write(trace, save_to, html, budget, check=False, diff=()):
     return bool(save_to or html)
 
 
-def explore(trace, commands):
+def explore(trace, commands, first=()):
     """At the prompt, from the first step on, or from the last one of a script that failed."""
     from minidl.stepper.terminal import explore
 
-    explore(trace, commands, trace.title, max(0, len(trace.steps) - 1) if trace.error else 0)
+    explore(trace, commands, trace.title, max(0, len(trace.steps) - 1) if trace.error else 0, first)

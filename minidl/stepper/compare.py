@@ -33,6 +33,19 @@ def training_steps(trace):
     return [part for part in parts if part]
 
 
+def turn_of(trace, item):
+    """Where a step stands: (its number among those of its kind in its training step, how many these are, what that training
+    step is made of, "training step 2 of 3" or "" where there is but one)."""
+    parts = training_steps(trace)
+    number = next((k for k, part in enumerate(parts) if part[0].step <= item.step <= part[-1].step), 0)
+    part, kinds = parts[number], {"forward": "forward", "backward": "back", "update": "update"}
+    alike = [one for one in part if one.kind == item.kind]
+    counts = {word: sum(one.kind == kind for one in part) for kind, word in kinds.items()}
+    trained = [one for one in parts if one[-1].kind == "update"]
+    turn = "" if len(parts) == 1 else f"training step {number + 1} of {len(trained)}" if part in trained else "after the last update"
+    return alike.index(item) + 1, len(alike), ", ".join(f"{count} {word}" for word, count in counts.items() if count), turn
+
+
 def comparisons(trace):
     """{id(Value): [Compared]} of all tensors of a trace that have a counterpart."""
     found, parts = defaultdict(list, {number: list(rows) for number, rows in trace.compared.items()}), training_steps(trace)

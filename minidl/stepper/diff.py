@@ -95,10 +95,12 @@ def compared(forward, theirs, truth):
     return rows
 
 
-def cascaded(trace, backend, steps):
+def cascaded(trace, backend, steps, progress=None):
     """{step: relative difference} where every op that can run on the other backend gets what that one made before."""
     made, found = {}, {}
-    for forward in trace.forwards:
+    for k, forward in enumerate(trace.forwards):
+        if progress:
+            progress(k, 2 * len(trace.forwards))
         if forward.step > steps[-1] or available(forward):
             continue
         inputs = tensors(forward, lambda x: made.get(id(x), x.array))
@@ -121,11 +123,14 @@ def refuse_unknown(backend):
     known = {part for op in backends.IMPLEMENTATIONS for name in backends.names(op) for part in (name, name.partition("/")[0])}
     if backend not in known:
         near = difflib.get_close_matches(backend, known, 2, 0.4)
-        raise explained(ArgumentError, f"diff {safe(backend)}", "there is no such backend.", [f"backends: {', '.join(sorted(known))}"],
+        whole = sorted(name for name in known if "/" not in name)
+        raise explained(ArgumentError, f"diff {safe(backend)}", "there is no such backend.",
+                        [f"backends: {', '.join(whole)}",
+                         "or one implementation, as in diff cpu/winograd: `minidl explain conv2d ...` lists them"],
                         f"Did you mean {' or '.join(near)}?" if near else "diff reference compares with the plain loops.")
 
 
-def differences(trace, backend):
+def differences(trace, backend, progress=None):
     """{"backend", "rows": [{"step", "alone", "added", "ours", "theirs"}], "left": [{"why", "ops"}]}: every op on another backend."""
     known = next((diff for diff in trace.diffs if diff["backend"] == backend), None)
     if known is not None:
@@ -141,16 +146,18 @@ def differences(trace, backend):
             left.setdefault(why.partition(" (")[0], []).append(forward.op.name)
         else:
             compared_ops.append(forward)
-    chain, rows = cascaded(trace, backend, [forward.step for forward in compared_ops]) if compared_ops else {}, []
+    chain, rows = cascaded(trace, backend, [forward.step for forward in compared_ops], progress) if compared_ops else {}, []
     for forward in compared_ops:
+        if progress:
+            progress(len(trace.forwards) + forward.number, 2 * len(trace.forwards))
         rows += [{"step": forward.step, "alone": row["apart"], "added": chain.get(forward.step, 0.0), "ours": row["ours"],
                   "theirs": row["theirs"]} for row in isolated(forward, backend) if not row["output"]]
     return {"backend": backend, "rows": rows, "left": [{"why": why, "ops": list(dict.fromkeys(ops))} for why, ops in left.items()]}
 
 
-def diff_lines(trace, backend, width):
+def diff_lines(trace, backend, width, progress=None):
     """The table: per op the difference alone and added up, and who is nearer to float64."""
-    found = differences(trace, backend)
+    found = differences(trace, backend, progress)
     worst, lines, shown = sorted(found["rows"], key=lambda row: -row["alone"])[:WORST], [], []
     for row in sorted(worst, key=lambda row: row["step"]):
         forward = trace.steps[row["step"] - 1]

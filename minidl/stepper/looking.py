@@ -126,11 +126,17 @@ class Looking:
     def do_diff(self, argument):
         """diff BACKEND   every op on another backend beside the recording, both judged against float64:  diff reference"""
         from minidl.stepper.diff import diff_lines
+        from minidl.stepper.subjects import Progress
 
+        progress = Progress(f"diff {safe(argument or 'reference')}:")
         try:
-            self.paper.draw(diff_lines(self.trace, argument or "reference", self.paper.width))
+            lines = diff_lines(self.trace, argument or "reference", self.paper.width, progress)
         except MinidlError as error:
+            progress.done()
             self.tell(error)
+            return
+        progress.done()
+        self.paper.draw(lines)
 
     def do_x(self, argument):
         """x EXPR         a Python expression: T("name") is a tensor's array; x, y, grad_y, ... those of this step; np is NumPy"""
@@ -146,6 +152,8 @@ class Looking:
                 text = repr(result) if not isinstance(result, float) else number(result)
         except Exception as error:  # theirs: the prompt tells it and goes on
             text = f"{type(error).__name__}: {error}"
+            if isinstance(error, NameError) and self.current.kind == "forward" and str(error.name).startswith("grad_"):
+                text += "\nThere is no gradient yet in a forward step: f goes to the step back through this op."
         self.paper.draw([[("  " + safe(line), "")] for line in text.splitlines()[:40] or [""]])
 
     def array_called(self, name):
@@ -175,7 +183,7 @@ class Looking:
         try:
             how(path)
         except (MinidlError, OSError) as error:
-            self.say(safe(" ".join(str(error).split())))
+            self.tell(error)
             return
         self.say(f"Written: {safe(path)}, {byte_size(os.path.getsize(path))}.")
 

@@ -20,19 +20,21 @@ def outline(trace, cursor, width, everything=False, under=None):
     drawn = [(lanes(rows[k]), rows[k]) for k in shown]
     room = max((len(text) for text, _ in drawn), default=0)
     for text, row in drawn:
-        lines.append(row_line(trace, row, here, text.ljust(room)))
+        lines.append(row_line(trace, row, here, text.ljust(room), "←" if cursor.kind == "backward" else "●"))
     columns = ("_", "step", "graph", "op", "shape", "back", "flags")
     lines = table(columns, lines, 10_000, indent=0)
     for line in lines[1:]:
         if line[1][0].strip():
             line[:] = [(text, "bold") for text, _ in line]
     if len(shown) < len(rows):
-        lines.append([("   what is alike is folded: g all unfolds it, g PATH shows a part", "dim")])
+        folded = "what is alike is folded: g all unfolds it, g PATH shows a part"
+        rest = folded if under is None else "this is a part: g shows the whole"
+        lines.append([("   " + rest, "dim")])
     return [fit(line, width) for line in lines]
 
 
-def row_line(trace, row, here, graph):
-    """One row of the outline: an op, or a module that stands for several."""
+def row_line(trace, row, here, graph, mark):
+    """One row of the outline: an op, or a module that stands for several. `mark`: the cursor, as it goes forward or back."""
     first, last = trace.forwards[row["first"]], trace.forwards[row["last"]]
     inside = here is not None and row["first"] <= here <= row["last"]
     name = safe(row["name"])
@@ -40,7 +42,7 @@ def row_line(trace, row, here, graph):
         name = name if name == safe(first.op.name) else f"{name}  {safe(first.op.name)}"
     backs = sorted(back.step for item in trace.forwards[row["first"]:row["last"] + 1] for back in item.backwards)
     marks = sorted({flag["kind"] for item in trace.forwards[row["first"]:row["last"] + 1] for flag in flags_around(item)})
-    return {"_": "●" if inside else "", "step": str(first.step) if first is last else f"{first.step}-{last.step}", "graph": graph,
+    return {"_": mark if inside else "", "step": str(first.step) if first is last else f"{first.step}-{last.step}", "graph": graph,
             "op": "  " * (row["level"] - 1) + name + (f" ×{row['copies']}" if row["copies"] > 1 else ""),
             "shape": ", ".join("×".join(map(str, y.shape)) or "()" for y in last.outputs[:1] if isinstance(y, Value)),
             "back": (str(backs[0]) if len(backs) == 1 else f"{backs[0]}-{backs[-1]}") if backs else "-", "flags": " ".join(marks)}

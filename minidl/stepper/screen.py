@@ -7,6 +7,7 @@ import numpy as np
 from minidl.core.device import CPU, move
 from minidl.core.tensor import Tensor
 from minidl.stepper import source
+from minidl.stepper.compare import turn_of
 from minidl.stepper.doctor import flags
 from minidl.stepper.effect import measured, sentence
 from minidl.stepper.ran import in_words
@@ -63,8 +64,9 @@ def signature(forward):
 def header(trace, item, width):
     """The first line of a step: where am I, and on what."""
     word, colour = {"forward": ("fwd", "green"), "backward": ("bwd", "magenta"), "update": ("upd", "yellow")}[item.kind]
-    total = trace.counts[type(item)]
-    line = [("● ", f"bold {colour}"), (f"{word} {item.number}/{total}  ", "bold")]
+    number, total, _, turn = turn_of(trace, item)
+    place = "  ".join(filter(None, (f"step {item.step}/{len(trace.steps)}", turn, f"{word} {number}/{total}")))
+    line = [("● ", f"bold {colour}"), (f"{place}  ", "bold")]
     if item.path:
         line.append((safe(item.path) + "  ", "bold"))
     line.append((safe(item.op.name), "bold cyan"))
@@ -96,6 +98,8 @@ def forward_part(item, width):
     lines = [labelled("forward", f"{safe(name)}:{code[0][0]}" if code else safe(name) or "its source was not recorded", "blue")]
     for k, text in enumerate(source.formula(item.op)[:2]):
         lines += wrapped("" if k else "maths", safe(text), width, 2)
+    if missing := source.without(item):
+        lines.append(labelled("", f"here without {safe(' and '.join(missing))}"))
     lines += worked_lines(item, width) + gradient_lines(item, width)
     rows = []
     for k, x in enumerate(item.inputs):
@@ -113,7 +117,7 @@ def forward_part(item, width):
     keeps = ", ".join(f"{safe(n)} {byte_size(size)}" for n, size in item.kept) or "nothing"
     if item.in_graph:
         lines.append(labelled("keeps", f"{keeps}, for its backward"))
-    lines += wrapped("ran", f"{in_words(item)}; {duration(item.seconds)} in all" if item.runs else
+    lines += wrapped("ran", f"{in_words(item)}; {duration(item.seconds)} with the checks and the set-up around it" if item.runs else
                      f"plain array expressions; {duration(item.seconds)}", width, 2)
     return lines
 
@@ -140,7 +144,7 @@ def backward_part(item, width):
         if part.before is not None:
             rows.append(tensor_row("sum", "total" if part.complete else "so far", part.after, part.to, item.path))
         notes += fan_out(part, width)
-    lines += table(COLUMNS, rows, width)
+    lines += table(COLUMNS, rows, width, headings={"tensor": "gradient of"})
     lines += notes
     lines += flag_lines(item, width)
     if item.ran:
@@ -199,7 +203,7 @@ def gradient_lines(item, width):
     lines = wrapped("gradient", safe(said_), width, 2) if said_ else []
     if numbers:
         back = item.forward.backwards[-1:] if item.kind == "forward" else ()
-        there = f"   (step {back[0].step}: f)" if back else ""
+        there = f"   (f: to step {back[0].step})" if back else ""
         lines += wrapped("" if lines else "gradient", numbers + there, width, 2)
     return [[(line[0][0], "dim"), (line[1][0], "magenta")] for line in lines]
 

@@ -47,14 +47,14 @@ def record_shapes(batch=2, seed=0, image=None, progress=None, steps=1, device="c
             + (")" if p.argmax() == label or image is not None and not k else f"; no, a {NAMES[label]})")
             for k, (p, label) in enumerate(zip(chances[:len(ORDER)], labels, strict=False))]
     size = sum(p.numel() for p in net.parameters())
-    trace.title = [f"ShapeNet: a residual network, trained to name drawn shapes ({size} parameters): {more(steps)}.",
-                   f"It says: {', '.join(said)}{f' ... of {batch} pictures' if batch > len(said) else ''}."]
+    trace.title = [f"ShapeNet: a residual network, trained to name drawn shapes ({size} parameters).",
+                   f"{more(steps)}. It says: {', '.join(said)}{f' ... of {batch} pictures' if batch > len(said) else ''}."]
     return trace
 
 
 def more(steps):
     """How much it is trained while the recording runs."""
-    return "one more training step" if steps == 1 else f"{steps} more training steps on the same pictures"
+    return "One more training step" if steps == 1 else f"{steps} more training steps on the same pictures"
 
 
 def record_model(name, batch=None, seed=0, image=None, progress=None, steps=1, device="cpu"):
@@ -175,16 +175,24 @@ def record_script(script, arguments=(), last=None):
     except SystemExit as stop:
         if not stop.code:
             trace.error = ""
-    except Exception:  # the user's own: trace.error names it, and the steps before it are what they want to see
-        traceback.print_exc()
+    except Exception as error:  # the user's own: trace.error names it, and the steps before it are what they want to see
+        traceback.print_exception(error.with_traceback(theirs(error.__traceback__, script)))
     finally:
         sys.argv, sys.path[0] = before
-    trace.title = [f"{safe(script)}: {len(trace.forwards)} ops forward, {len(trace.backwards)} steps back."]
+    trace.title = [f"{safe(script)}: everything that it ran."]
     if trace.forgotten:
         trace.title.append(f"The last {last} training steps; {trace.forgotten} steps before them were let go.")
     if trace.error:
-        trace.title.append(f"It stopped. {safe(trace.error.splitlines()[0])} The last step before that:")
+        trace.title.append(f"It stopped. {safe(trace.error.splitlines()[0])}")
+        trace.title.append("The last step before that:")
     return trace
+
+
+def theirs(found, script):
+    """A traceback from the script's first line on, without the frames that started it."""
+    while found is not None and found.tb_frame.f_code.co_filename != script:
+        found = found.tb_next
+    return found
 
 
 class Progress:

@@ -11,7 +11,7 @@ import textwrap
 
 from minidl.core.errors import MinidlError
 from minidl.stepper import screen
-from minidl.stepper.compare import training_steps
+from minidl.stepper.compare import turn_of
 from minidl.stepper.conditions import condition, matches, nearest
 from minidl.stepper.effect import measured
 from minidl.stepper.looking import Looking
@@ -19,6 +19,9 @@ from minidl.stepper.text import safe, shorten
 
 PROMPT = "(step) "
 PLAIN_WIDTH = 100
+NO_BACKWARD = "There is no backward step: backward() was not called in what was recorded. A loss.backward() in it would bring them."
+ALIASES = {"next": "n", "step": "n", "prev": "p", "previous": "p", "back": "p", "continue": "c", "go": "j", "jump": "j", "list": "l",
+           "break": "b", "?": "h", "quit": "q", "exit": "q"}
 KEYS = "Enter: next step   p: back   f: its backward   c back: to the backward   h: all verbs   q: quit"
 VERBS = ["n", "p", "c", "rc", "r", "f", "j", "u", "d", "b", "cl",
          "g", "l", "v", "w", "ck", "why", "t", "diff", "x", "save", "html", "h", "q"]
@@ -106,7 +109,8 @@ class Prompt(Looking, cmd.Cmd):
             self.to_backward(way)
             return
         if not argument and not self.stops or argument == "end":
-            self.go(len(steps) - 1 if way > 0 else 0)
+            end = len(steps) - 1 if way > 0 else 0
+            self.go(end + way if self.cursor == end else end)
             return
         conditions = self.conditions(argument) if argument else list(self.stops.values())
         if not conditions:
@@ -143,7 +147,7 @@ class Prompt(Looking, cmd.Cmd):
         """To the first backward step ahead; from inside a backward, to its start."""
         backs = [k for k, item in enumerate(self.trace.steps) if item.kind == "backward"]
         if not backs:
-            self.say("There is no backward step: was backward() called inside the recorded block?")
+            self.say(NO_BACKWARD)
             return
         ahead = [k for k in backs if (k - self.cursor) * way > 0]
         inside = self.current.kind == "backward" or not ahead
@@ -265,7 +269,11 @@ class Prompt(Looking, cmd.Cmd):
     # --- the prompt itself ------------------------------------------------------------------------------------
     def do_h(self, argument):
         """h [VERB]       this help"""
-        verbs = [argument] if argument in VERBS else VERBS
+        argument = ALIASES.get(argument, argument)
+        if argument and argument not in VERBS:
+            self.default(argument)
+            return
+        verbs = [argument] if argument else VERBS
         for verb in verbs:
             key, _, text = getattr(self, f"do_{verb}").__doc__.partition("  ")
             lines = textwrap.wrap(" ".join(text.split()), self.paper.width - 18)
@@ -288,7 +296,7 @@ class Prompt(Looking, cmd.Cmd):
         word, _, rest = line.strip().partition(" ")
         if word == "EOF" or not word:
             return super().parseline(line)
-        return word, rest.strip(), line
+        return ALIASES.get(word, word), rest.strip(), line
 
     def emptyline(self):
         """An empty line moves on."""
@@ -305,7 +313,7 @@ class Prompt(Looking, cmd.Cmd):
     def tell(self, error):
         """An error, line by line."""
         for line in str(error).splitlines():
-            self.say(line.strip())
+            self.say(safe(line.strip()))
 
     def start(self):
         """The title and the first step, then where that is and which keys move on."""
@@ -314,9 +322,10 @@ class Prompt(Looking, cmd.Cmd):
         self.show()
         self.paper.draw([[]])
         item, trace = self.current, self.trace
-        back = len([one for part in training_steps(trace) if item in part for one in part if one.kind == "backward"])
-        ahead = f"; {back} steps back through them follow" if item.kind == "forward" and back else ""
-        self.say(f"You are at step {item.step} of {len(trace.steps)}: {item.kind} {item.number} of {trace.counts[type(item)]}{ahead}.")
+        _, _, counts, turn = turn_of(trace, item)
+        self.say(f"You are at step {item.step} of {len(trace.steps)}{f', in {turn}' if turn else ''}: {counts}.")
+        if not trace.backwards and not trace.error:
+            self.say(NO_BACKWARD)
         self.say(KEYS)
 
     def run_all(self, commands):
@@ -327,15 +336,19 @@ class Prompt(Looking, cmd.Cmd):
                 return
 
 
-def explore(trace, commands=None, title=(), cursor=0):
-    """Show a trace: at a prompt on a terminal; elsewhere, or with commands ("c back; n; ck"), as a transcript that ends."""
+def explore(trace, commands=None, title=(), cursor=0, first=()):
+    """Show a trace: at a prompt on a terminal; elsewhere, or with commands ("c back; n; ck"), as a transcript that ends.
+
+    `first`: commands that come before everything else.
+    """
     paper = Paper()
     if not trace.steps:
-        paper.draw([[("Nothing was recorded: no op ran inside the block.", "")]])
+        paper.draw([[("Nothing was recorded: no op of minidl ran.", "")]])
         return
     prompt = Prompt(trace, paper, [line for text in title for line in textwrap.wrap(safe(text), paper.width)])
     prompt.cursor = cursor
     prompt.start()
+    prompt.run_all(first)
     if commands is not None:
         prompt.run_all(line.strip() for line in commands.split(";"))
     elif paper.is_terminal and sys.stdin.isatty():
@@ -344,4 +357,5 @@ def explore(trace, commands=None, title=(), cursor=0):
         except KeyboardInterrupt:
             paper.draw([[]])
     else:
+        paper.draw([[], [("  This is no terminal, so nobody can type: c back and n as an example, and the end (-c runs others).", "dim")]])
         prompt.run_all(["c back", "n"])

@@ -98,24 +98,29 @@ def facts_row(found, histogram, dtype):
     return row
 
 
+HEADINGS = {"_argument": "argument"}
 LEAST = {"_argument": 6, "min": 7, "max": 7, "μ": 7, "σ": 7}  # so that the columns stand still from step to step
 RIGHT = {"min", "max", "μ", "σ", "0%", "nan", "time", "share", "change"}
 DROP = ("σ", "0%", "spread", "min", "max")  # what a narrow terminal does without, first to go first
 
 
-def table(columns, rows, width, indent=2):
-    """Lines of a table: `rows` are dicts column -> text; columns in which nothing stands, or for which there is no room, go."""
+def table(columns, rows, width, indent=2, headings=None):
+    """Lines of a table: `rows` are dicts column -> text; columns in which nothing stands, or for which there is no room, go.
+
+    `headings`: what stands above a column, where that is not its name. One that begins with _ has none.
+    """
+    heads = {c: "" if c[0] == "_" else c for c in columns} | HEADINGS | (headings or {})
     kept = [c for c in columns if any(row.get(c) for row in rows)]
 
     def sizes():
-        return {c: max(cells(c.strip("_")), LEAST.get(c, 0), *(cells(row.get(c, "")) for row in rows)) for c in kept}
+        return {c: max(cells(heads[c] or c.strip("_")), LEAST.get(c, 0), *(cells(row.get(c, "")) for row in rows)) for c in kept}
 
     for victim in DROP:
         if indent + sum(sizes().values()) + 2 * (len(kept) - 1) <= width:
             break
         kept = [c for c in kept if c != victim]
     size = sizes()
-    lines = [[(" " * indent + "  ".join(pad(c if c[0] != "_" else "", size[c], c in RIGHT) for c in kept).rstrip(), "dim")]]
+    lines = [[(" " * indent + "  ".join(pad(heads[c], size[c], c in RIGHT) for c in kept).rstrip(), "dim")]]
     for row in rows:
         line = [(" " * indent, "")]
         for c in kept:

@@ -279,7 +279,7 @@ def finish(found, terms, more, rest, total, allowed):
 
 
 def text(found, shown=3):
-    """All of it in one line: grad_w[0,0,1,1] = 0.003·0.42 + … (3 of 392 terms) = 2.1e-4 ✓ stored 2.1e-4."""
+    """All of it in one line: grad_w[0,0,1,1] = 0.003·0.42 + … (3 of 392 terms ≠ 0) = 2.1e-4 ✓ stored 2.1e-4."""
     verdict = f"{'✓' if found['agree'] else '✗'} stored {said(found['stored'])}"
     terms, count = found["terms"][:shown], len(found["terms"]) + found["more"]
     if found["kind"] == "formula":
@@ -289,7 +289,7 @@ def text(found, shown=3):
     if not count:
         return f"{found['name']} = 0: every term is 0  {verdict}"
     parts = [f"{said(t['value'])}·{bracketed(t['factor'])}" for t in terms]
-    more = f" + … ({len(terms)} of {count} terms)" if count > len(terms) else ""
+    more = f" + … ({len(terms)} of {count} terms ≠ 0)" if count > len(terms) else ""
     return f"{found['name']} = {' + '.join(parts)}{more} = {said(found['total'])}  {verdict}"
 
 
