@@ -230,7 +230,7 @@ def test_rounds_are_interleaved_and_warm():
     order = []
     rounds = timing.Rounds({name: lambda name=name: order.append(name) or 1.0 for name in "ab"}, 3, pause=0)
     assert rounds.run() == {"a": [1.0] * 3, "b": [1.0] * 3}
-    assert "".join(order) == "ab" * 4  # one round to warm up, not counted
+    assert "".join(order) == "abba" * 2  # who comes first alternates; one round to warm up, not counted
 
 
 def test_a_pause_comes_before_each_timing(monkeypatch):
@@ -270,32 +270,54 @@ def test_quantiles():
 # --- comparing ------------------------------------------------------------------------------------------------------------
 
 def slowed(result, factor):
-    return json.loads(json.dumps(result)) | {"rows": [{**row, **({"median": row["median"] * factor} if row.get("median") else {})}
+    times = ("median", "p20", "p80")
+    return json.loads(json.dumps(result)) | {"rows": [{**row, **({key: row[key] * factor for key in times} if row.get("median") else {})}
                                                      for row in result["rows"]]}
 
 
 def test_compare_finds_what_became_slower():
+    """What minidl takes decides; loops and implementations left aside are shown."""
     result = measured("softmax")
-    lines, slower = compare.compare(slowed(result, 0.5), result, 0.1)
-    assert len(slower) == sum(bool(row.get("median")) for row in result["rows"]) and "+100%" in lines[0]
+    lines, slower = compare.compare(slowed(result, 1e-3), result, 0.1)
+    assert len(slower) == sum(bool(row.get("median")) and row["chosen"] for row in result["rows"]) < len(lines)
+    assert sum("not judged" in line for line in lines) == len(lines) - len(slower)
     assert compare.compare(result, slowed(result, 1.09), 0.1)[1] == []
+
+
+def test_times_that_overlap_are_noise():
+    result = measured("softmax")
+    for row in result["rows"]:
+        row |= {"p20": row["median"] * 0.7, "p80": row["median"] * 1.4} if row.get("median") else {}
+    lines, slower = compare.compare(result, slowed(result, 1.5), 0.1)
+    assert slower == [] and "within the noise" in lines[0]
+    assert compare.compare(result, slowed(result, 3), 0.1)[1]
 
 
 def test_new_and_gone_rows_are_told():
     result = measured("softmax")
-    other = {**result, "rows": result["rows"][1:]}
-    timed = [row for row in result["rows"] if row.get("median")]
-    gone = result["rows"][0].get("median") is not None
-    assert sum("gone" in line for line in compare.compare(result, other, 1)[0]) == gone
-    assert sum("new" in line for line in compare.compare({**result, "rows": []}, result, 1)[0]) == len(timed)
+    kept = [row for row in result["rows"] if row["op"] != "softmax"]
+    lines, failed = compare.compare(result, {**result, "rows": kept}, 1)
+    assert sum("gone" in line for line in lines) >= 1 and len(failed) == 1
+    lines, failed = compare.compare({**result, "rows": []}, result, 1)
+    assert sum("new" in line for line in lines) == sum(bool(row.get("median")) for row in result["rows"])
+    assert failed == ["nothing can be compared"]
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"minidl_bench": 2}', '{"minidl_bench": 1, "environment": {}, "rows": [1], "steps": []}',
-                                  '{"minidl_bench": 1, "environment": {}, "rows": [], "steps": [{"label": 1}]}', "[" * 100_000])
+                                  '{"minidl_bench": 1, "environment": {}, "rows": [], "steps": [{"label": 1}]}', "[" * 100_000,
+                                  '{"minidl_bench": true, "environment": {}, "rows": [], "steps": []}',
+                                  '{"minidl_bench": 1, "environment": {}, "rows": [], "steps": [{"label": "a", "contenders": {"b": {"step":'
+                                  ' {"median": 1' + "0" * 400 + "}}}}]}"])
 def test_other_files_are_refused(tmp_path, text):
     (tmp_path / "old.json").write_text(text)
     with pytest.raises(FileError):
         compare.read(tmp_path / "old.json")
+
+
+@pytest.mark.parametrize("path", ["/dev/zero", "/"])
+def test_what_is_no_file_is_not_read(path):
+    with pytest.raises(FileError, match="no regular file"):
+        compare.read(path)
 
 
 def test_a_file_that_cannot_be_written_leaves_nothing(tmp_path):

@@ -9,7 +9,9 @@ import tempfile
 from minidl.bench.machine import SAME
 from minidl.bench.measure import VERSION
 from minidl.core.errors import FileError, explained
+from minidl.core.show import safe
 
+LARGEST = 1 << 26  # bytes of a result that is read
 KEYS = ("case", "label", "direction", "op", "inputs", "implementation")  # what makes two rows the same
 
 
@@ -87,6 +89,10 @@ def unwritable(path, error):
 def read(path):
     """A result that an earlier bench wrote."""
     try:
+        if os.path.exists(path) and not os.path.isfile(path):
+            raise OSError(None, "it is no regular file")
+        if os.path.getsize(path) > LARGEST:
+            raise OSError(None, f"it has more than {LARGEST >> 20} MB")
         with open(path, encoding="utf-8") as file:
             found = json.load(file)
     except OSError as error:
@@ -103,53 +109,71 @@ def read(path):
 
 def malformed(found):
     """"" if a result has the shape that compare() needs, else what is wrong."""
-    if not isinstance(found, dict) or found.get("minidl_bench") != VERSION:
+    if not isinstance(found, dict) or found.get("minidl_bench") is True or found.get("minidl_bench") != VERSION:
         return f"minidl_bench must be {VERSION}"
     if not isinstance(found.get("environment"), dict) or not all(isinstance(found.get(key), list) for key in ("rows", "steps")):
         return "it needs environment, rows and steps"
     for row in found["rows"]:
         if not isinstance(row, dict) or not all(isinstance(row.get(key), str) for key in KEYS):
             return f"a row lacks one of {', '.join(KEYS)}"
-        if not (row.get("median") is None or is_time(row["median"])):
-            return "a median must be a number of seconds"
+        if not all(row.get(key) is None and key == "median" or is_time(row[key]) for key in ("median", "p20", "p80") if key in row):
+            return "a median, p20 or p80 must be a number of seconds"
     for step in found["steps"]:
         if not isinstance(step, dict) or not isinstance(step.get("label"), str) or not isinstance(step.get("contenders"), dict):
             return "a step lacks label or contenders"
         for parts in step["contenders"].values():
-            if not isinstance(parts, dict) or not isinstance(parts.get("step"), dict) or not is_time(parts["step"].get("median")):
+            whole = parts.get("step") if isinstance(parts, dict) else None
+            if not isinstance(whole, dict) or not all(is_time(whole.get(key)) for key in ("median", *({"p20", "p80"} & whole.keys()))):
                 return "a step's median must be a number of seconds"
     return ""
 
 
 def is_time(value):
-    """A positive number."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < float("inf")
+    """A positive number that is no absurd one."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < 1e9
 
 
 def differences(old, new):
     """The facts of the environment in which two results differ, in words."""
-    return [f"{key}: {old['environment'].get(key)} then, {new['environment'].get(key)} now" for key in SAME
+    return [safe(f"{key}: {old['environment'].get(key)} then, {new['environment'].get(key)} now") for key in SAME
             if old["environment"].get(key) != new["environment"].get(key)]
 
 
-def medians(result):
-    """{what: seconds} of everything timed."""
-    found = {" ".join(row[key] for key in KEYS if row[key]): row["median"]
-             for row in result["rows"] if row.get("median")}
+def timed(result):
+    """{what: (its numbers, does it count)} of everything timed: what minidl takes counts; PyTorch, loops and the rest do not."""
+    found = {}
+    for row in result["rows"]:
+        if row.get("median"):
+            counts = row.get("chosen") is True and row["implementation"] != "reference" and not row["implementation"].startswith("torch")
+            found[" ".join(row[key] for key in KEYS if row[key])] = row, counts
     for step in result["steps"]:
-        found |= {f"step {step['label']} {key}": parts["step"]["median"] for key, parts in step["contenders"].items()}
+        found |= {f"step {step['label']} {key}": (parts["step"], key == "minidl") for key, parts in step["contenders"].items()}
     return found
 
 
 def compare(old, new, allowed):
-    """(lines to print, what became slower than `allowed`, a share like 0.1). Rows that only one of the two has are told."""
-    before, now = medians(old), medians(new)
-    lines, slower = [], []
-    for what in [key for key in now if key in before]:
-        change = now[what] / before[what] - 1
-        lines.append(f"{change:+7.0%}  {what}")
-        if change > allowed:
-            slower.append(what)
+    """(lines to print, what fails: slower by more than `allowed`, a share like 0.1, and its middle 60 % clear of the earlier one's).
+
+    What counted and has no time any more fails too, if its case was measured; and so does a comparison of nothing.
+    """
+    before, now = timed(old), timed(new)
+    measured = {(row["case"], row["label"]) for row in new["rows"]} | {step["label"] for step in new["steps"]}
+    asked = {what for what in before if any((" ".join(m) if isinstance(m, tuple) else f"step {m}") + " " in what for m in measured)}
+    lines, failed, common = [], [], [key for key in now if key in before]
+    for what in common:
+        (numbers, counts), (earlier, _) = now[what], before[what]
+        change = numbers["median"] / earlier["median"] - 1
+        worse = change > allowed and numbers.get("p20", numbers["median"]) > earlier.get("p80", earlier["median"])
+        doubt = " (within the noise)" if change > allowed and not worse else "" if counts or not worse else " (shown, not judged)"
+        lines.append(f"{change:+7.0%}  {what}{doubt}")
+        if worse and counts:
+            failed.append(what)
     lines += [f"    new  {what}" for what in now if what not in before]
-    lines += [f"   gone  {what}" for what in before if what not in now]
-    return lines, slower
+    for what in (key for key in before if key not in now):
+        lines.append(f"   gone  {what}" + ("" if what in asked else " (not asked for now)"))
+        if what in asked and before[what][1]:
+            failed.append(what)
+    if not common:
+        lines.append("nothing in the two results can be compared")
+        failed.append("nothing can be compared")
+    return [safe(line) for line in lines], failed

@@ -9,6 +9,7 @@ import click
 
 from minidl.commands.output import say, talk, usage, visible
 from minidl.core.errors import MinidlError
+from minidl.core.show import safe
 
 CASES = ("conv2d", "matmul", "pool", "batch_norm", "softmax")
 
@@ -70,7 +71,8 @@ def parsed(words):
 @click.option("--markdown", "markdown_path", metavar="FILE", help="Write it as Markdown; - is stdout.")
 @click.option("--html", "html_path", metavar="FILE", help="Write it as one offline page: sweep, roofline, where a step goes.")
 @click.option("--compare", "compare_path", metavar="OLD.json", help="Compare with an earlier result, row by row.")
-@click.option("--fail-over", default="10%", show_default=True, help="With --compare: exit 1 if a median grew by more than this.")
+@click.option("--fail-over", default="10%", show_default=True,
+              help="With --compare: exit 1 if what minidl takes grew by more than this, out of the noise.")
 @click.option("--force", is_flag=True, help="With --compare: also across different machines, versions or threads.")
 def command(what, vs, rounds, threads, sweep, json_path, markdown_path, html_path, compare_path, fail_over, force, batch, size, **settings):
     """Compare implementations and devices: correctness first, then median, spread, GFLOP/s and GB/s against this machine's ceilings.
@@ -89,7 +91,6 @@ def command(what, vs, rounds, threads, sweep, json_path, markdown_path, html_pat
     if threads and threads > 4 * cores:
         raise usage(f"--threads {threads} is more than four times the {cores} cores here.")
     talk(f"bench: {', '.join([*found, *(f'step {m}' for m in models)])}, {rounds} interleaved rounds, a pause before each timing")
-    os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")  # for worker threads that BLAS has not started yet
     allowed = share(fail_over)
     try:
         from minidl.bench import compare
@@ -209,8 +210,10 @@ def compared(old, result, allowed, say):
     """Print the comparison; what became slower."""
     from minidl.bench import compare
 
-    lines, slower = compare.compare(old, result, allowed)
-    say("\n".join([f"against the result of {old['environment'].get('date')}, commit {old['environment'].get('commit')}:", *lines]))
-    if slower:
-        talk(f"{len(slower)} of {len(lines)} became more than {allowed:.0%} slower")
-    return slower
+    lines, failed = compare.compare(old, result, allowed)
+    when, commit = (safe(str(old["environment"].get(key))) for key in ("date", "commit"))
+    say("\n".join([f"against the result of {when}, commit {commit}:", *lines]))
+    if failed:
+        talk(f"{len(failed)} failed: slower by more than {allowed:.0%} and out of the noise, or gone:")
+        talk("\n".join(f"    {safe(what)}" for what in failed))
+    return failed
