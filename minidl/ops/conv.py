@@ -30,8 +30,8 @@ def conv2d(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
         y[n,o,p,q] = b[o] + Σ_{c,i,j}  x[n, c, p·s + i·d − pad, q·s + j·d − pad] · w[o,c,i,j]      (c runs over o's group)
 
     Shapes:    x (N, C, H, W),  w (O, C/groups, KH, KW),  b (O,)  ->  y (N, O, OH, OW),  OH = (H + 2·pad − d·(KH − 1) − 1) // s + 1
-    Backward:  T = Σ y·grad_y is linear in each of x, w and grad_y. grad_x = ∂T/∂x and grad_w = ∂T/∂w are the
-               two ops below, and conv2d itself is ∂T/∂grad_y: three ops closed under differentiation.
+    Backward:  a pixel of x gathers grad_y · w from every window that it lay in, a weight grad_y · x from all positions and
+               pictures, b the sum of grad_y. The first two are ops themselves: conv2d_grad_x and conv2d_grad_w.
     """
     how = _checked("conv2d", x, weight, bias, stride, padding, dilation, groups)
     y = backend.run("conv2d", x.array, weight.array, None if bias is None else bias.array, **how)   # arrays up to here
