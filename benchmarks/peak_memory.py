@@ -22,7 +22,7 @@ ALLOWED, STEPS = 1.05, 2
 ROOT = Path(__file__).resolve().parents[1]
 HEADS = {"googlenet": 0.3, "inception_v3": 0.4}
 WHAT = ("Peak resident memory in MB of two training steps (SGD with momentum and weight decay, dropout off, float32), each in a fresh "
-        "process; in brackets with the network built and nothing run.")
+        "process, interpreter and libraries included; in brackets with the network built and nothing run. The ratio is of whole processes.")
 
 
 def resident(what):

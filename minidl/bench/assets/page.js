@@ -143,8 +143,8 @@
     chart.append(el("text", { x: W - right, y: H - 6, "text-anchor": "end" }, "operations per byte →"), el("text", { x: left + 6, y: top + 4 }, "GFLOP/s ↑"));
     const start = Math.max(10 ** low, 10 ** bottomValue / copy), ridge = gemm / copy;
     chart.append(el("path", { class: "roof", d: `M${x(start)} ${y(start * copy)}L${x(ridge)} ${y(gemm)}H${W - right}` }));
-    chart.append(el("text", { x: W - right, y: y(gemm) - 8, "text-anchor": "end" }, `${digits(gemm)} GFLOP/s, a product`));
-    for (const row of rows) chart.append(explained(el("circle", { cx: x(intensity(row)), cy: y(row.gflop_s), r: row.chosen ? 7 : 5, class: `edge f${hue(row.implementation)}` }), `${row.direction}: ${row.op} ${row.label}\n${told(row)}`));
+        for (const row of rows) chart.append(explained(el("circle", { cx: x(intensity(row)), cy: y(row.gflop_s), r: row.chosen ? 7 : 5, class: `edge f${hue(row.implementation)}` }), `${row.direction}: ${row.op} ${row.label}\n${told(row)}`));
+    chart.append(el("text", { x: x(ridge), y: y(gemm) - 8, class: "halo" }, `${digits(gemm)} GFLOP/s, a product`));  // last: above the points
     node.append(chart, keys([...new Set(rows.map((row) => row.implementation))]));
   }
 
@@ -155,7 +155,7 @@
     for (const [name, seconds, text] of parts) {
       const width = (seconds / most) * (W - left - right);
       chart.append(explained(el("rect", { x, y, width: Math.max(width - 1.5, 0.5), height: 28, rx: 3, class: `f${opHue(name)}` }), text));
-      if (width > 62) chart.append(el("text", { x: x + 8, y: y + 18.5, class: "on", "pointer-events": "none" }, short(name, Math.floor((width - 12) / 7.3))));
+      if (width > name.length * 7.3 + 12) chart.append(el("text", { x: x + 8, y: y + 18.5, class: "on", "pointer-events": "none" }, name));
       x += width;
     }
     chart.append(el("text", { x: x + 9, y: y + 19, class: "value" }, time(total)));
@@ -167,12 +167,13 @@
     }
     const names = Object.keys(found.contenders), best = Math.min(...names.filter((n) => n !== "minidl").map((n) => found.contenders[n].step.median));
     const ratio = Number.isFinite(best) && found.contenders.minidl ? ` PyTorch's best takes ${digits(best / found.contenders.minidl.step.median)} of minidl's time.` : "";
-    const node = card(`Training step, ${found.label}`, `Forward, backward and the optimiser's update, medians.${ratio}`, true);
+    const node = card(`Training step, ${found.label}`, `Forward, backward and the optimiser's update, medians; a bar is as long as the step's median, divided like its parts' medians.${ratio}${found.breakdown ? " Where it goes was looked at in steps of its own, so that its total differs." : ""}`, true);
     const W = 1140, left = 150, right = 96, split = found.breakdown, total = split ? split.seconds : 0;
     const most = Math.max(...names.map((n) => found.contenders[n].step.median), total), chart = svg(W, names.length * 40 + (split ? 100 : 0), found.label);
     names.forEach((name, k) => {
       const c = found.contenders[name];
-      stack(chart, k * 40 + 2, PARTS.map((p) => [p, c[p].median, `${name}: ${p}\n${time(c[p].median)} (${time(c[p].p20)} – ${time(c[p].p80)})`]), most, W, left, right, name, c.step.median);
+      const whole = c.step.median / PARTS.reduce((sum, p) => sum + c[p].median, 0);  // medians of parts need not add up to the whole's
+      stack(chart, k * 40 + 2, PARTS.map((p) => [p, c[p].median * whole, `${name}: ${p}\n${time(c[p].median)} (${time(c[p].p20)} – ${time(c[p].p80)})`]), most, W, left, right, name, c.step.median);
     });
     if (split) {
       const parts = (which) => Object.entries(split[which]).filter(([, s]) => s > 0).map(([name, s]) => [name, s, `${name}\n${time(s)}, ${Math.round((100 * s) / total)} % of the step`]);
