@@ -6,6 +6,7 @@ numbers, and the implementations. Numbers have few digits, so that a page is the
 """
 
 import ast
+import functools
 import inspect
 import re
 import sys
@@ -140,17 +141,27 @@ def values(name, x):
 
 def implementations(op):
     """The implementations that backend.run() chooses from, and when each is taken."""
+    backend.names(op.name)  # loads the launchers of the CUDA kernels too, so that a page does not depend on who asked before
     listed = backend.IMPLEMENTATIONS.get(op.name)
     if not listed:
         return "One: the source above, for NumPy and CuPy arrays alike."
-    rows = [f"| {number} | `{i.name}` | {i.why} | {first_line(i.accepts) if i.accepts else 'always'} |"
-            for number, i in enumerate(listed, 1)]
+    rows = [f"| {number} | `{i.name}` | {i.why} | {when(i)} |" for number, i in enumerate(listed, 1)]
     return "\n".join(["The first in this order that accepts the call is taken; `minidl.explain` prints the decision.", "",
                       "| | name | what it does | when |", "|---|---|---|---|", *rows])
 
 
+def when(implementation):
+    """When an implementation is taken, as its predicate's docstring says, or that it depends on the call."""
+    line = first_line(implementation.accepts) if implementation.accepts else "always"
+    if not line or line.startswith('"" or'):  # a predicate that many share
+        line = "its reason against a call is in `minidl explain`"
+    return f"on a GPU; {line}" if implementation.backend == "cuda" else line
+
+
 def first_line(function):
-    """The first line of a docstring."""
+    """The first line of a docstring; a partial function has that of its function."""
+    while isinstance(function, functools.partial):
+        function = function.func
     return (inspect.getdoc(function) or "").partition("\n")[0]
 
 
