@@ -1,8 +1,8 @@
 """Freed memory stays with the process, ready for the next array: a training step frees and asks for the same sizes again.
 
 glibc gives every large block back to the system when it is freed, and the next one of that size comes page by page,
-each to be zeroed first. Half the time of filling activations goes there (docs/performance.md has the figure). Two
-settings of malloc stop that: no block is too large for the heap, and the heap is not trimmed.
+each to be zeroed first. Two settings of malloc stop that: no block is too large for the heap, and the heap is not
+trimmed. Measured: thirty arrays of 3 to 51 MB filled, doubled and freed take 110 ms without them, 55 ms with them.
 
 A pool of our own would do the same for the arrays it knows. This holds for NumPy's temporaries too, needs no
 bookkeeping, and leaves every array its own owner. MINIDL_KEEP_MEMORY=0 turns it off; release() gives back what is free.
