@@ -143,7 +143,7 @@ class use_tf32(_Switch):  # noqa: N801 - reads like no_grad
 
 
 class use_winograd(_Switch):  # noqa: N801 - reads like no_grad
-    """`with use_winograd(False):` convolutions on the CPU keep to plain products, whose rounding is ten times smaller.
+    """`with use_winograd(False):` convolutions on the CPU keep to plain products, whose rounding is five times smaller.
 
     Winograd mixes the pixels of a tile (6×6 for a 3×3 kernel) before it multiplies. So the rounding is relative to the
     largest pixel of the tile, not to those that an output sees; a NaN or an infinity reaches all outputs of its tile;
