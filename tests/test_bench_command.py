@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from minidl import backend, cli
-from minidl.bench import cases, machine, measure, timing, torch_calls, training
+from minidl.bench import cases, machine, measure, page, table, timing, torch_calls, training
 
 TINY = ("softmax", "--shape", "3,7", "--rounds", "2")
 
@@ -127,3 +127,28 @@ def test_a_direct_method_above_the_ceiling_is_told(name, doubtful):
     run.prepare()
     run.result["rows"] = [row(name, gflop_s=300.0, gb_s=1.0)]
     assert any("above 100 %" in note for note in run.finish()["notes"]) is doubtful
+
+
+# --- hostile names --------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("made, args", [
+    ("nothing", ("--compare", "{}")), ("text", ("--compare", "{}")), ("json", ("--compare", "{}")), ("nothing", ("--json", "{}")),
+    ("folder", ("--json", "{}")), ("nothing", ("--json", "{}", "--html", "{}"))])
+def test_a_newline_in_a_file_name_begins_no_line(tmp_path, made, args):
+    path = tmp_path / "old\nok: nothing became slower"
+    if made == "folder":
+        path.mkdir()
+    elif made != "nothing":
+        path.write_text("{}" if made == "json" else "no JSON")
+    said = minidl("bench", *TINY, *(part.format(path) for part in args)).output
+    assert "old\\nok:" in said and not any(line.lstrip().startswith("ok:") for line in said.splitlines())
+
+
+def test_a_newline_in_a_label_begins_no_row():
+    result = measure.Run(1).finish()
+    result["environment"]["processor"] = "good\nfalse"
+    result["notes"].append("true\nfalse")
+    case = cases.make("softmax", shape=(3, 7))
+    result["rows"] = [row | {"implementation": "good\nfalse", "label": "3\nfalse"} for row in measure.Run(1).whole(case)]
+    for said in (table.text(result), table.markdown(result), page.html(result)):
+        assert "good\\nfalse" in said and not any(line.lstrip().startswith("false") for line in said.splitlines())

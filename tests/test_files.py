@@ -381,3 +381,11 @@ def test_what_is_no_file_is_written_to_and_stays_what_it_is(tmp_path):
     write_complete(pipe, lambda file: file.write(b"all of it"))
     reader.join(10)
     assert found == [b"all of it"] and stat.S_ISFIFO(pipe.stat().st_mode)
+
+
+@pytest.mark.parametrize("call", [lambda name: minidl.save({}, name), minidl.load])
+@pytest.mark.parametrize("ending", ["pt", "npz"])
+def test_a_newline_in_a_files_name_begins_no_line_of_a_message(tmp_path, call, ending):
+    with pytest.raises(minidl.MinidlError) as caught:
+        call(tmp_path / "no folder" / f"model\nok: loaded.{ending}")
+    assert "model\\nok:" in str(caught.value) and "\nok:" not in str(caught.value)

@@ -56,7 +56,8 @@ def check(paths):
     targets = [target(path) for path in paths]
     for path, where in zip(paths, targets, strict=True):
         if targets.count(where) > 1:
-            raise explained(FileError, "bench", "each output needs a file of its own.", [f"{path} is named twice"], "Name another file.")
+            raise explained(FileError, "bench", "each output needs a file of its own.", [f"{safe(path)} is named twice"],
+                            "Name another file.")
         if where is None:
             continue
         try:
@@ -83,7 +84,7 @@ def spoken(text):
 
 def unwritable(path, error):
     """The exception for a file that cannot be written."""
-    return explained(FileError, "bench", "the result cannot be written there.", [f"{path}: {error.strerror}"], "Name another file.")
+    return explained(FileError, "bench", "the result cannot be written there.", [f"{safe(path)}: {error.strerror}"], "Name another file.")
 
 
 def read(path):
@@ -96,14 +97,15 @@ def read(path):
         with open(path, encoding="utf-8") as file:
             found = json.load(file)
     except OSError as error:
-        raise explained(FileError, "bench", "the earlier result cannot be read.", [f"{path}: {error.strerror}"],
+        raise explained(FileError, "bench", "the earlier result cannot be read.", [f"{safe(path)}: {error.strerror}"],
                         "Check the path.") from None
     except (ValueError, RecursionError) as error:
-        raise explained(FileError, "bench", "the earlier result is no JSON.", [f"{path}: {error}"],
+        raise explained(FileError, "bench", "the earlier result is no JSON.", [f"{safe(path)}: {safe(error)}"],
                         "Write it with --json FILE.") from None
     wrong = malformed(found)
     if wrong:
-        raise explained(FileError, "bench", "this file is no result of this bench.", [f"{path}: {wrong}"], "Write it with --json FILE.")
+        raise explained(FileError, "bench", "this file is no result of this bench.", [f"{safe(path)}: {wrong}"],
+                        "Write it with --json FILE.")
     return found
 
 

@@ -12,6 +12,7 @@ import re
 from importlib.resources import files
 
 from minidl.bench import table
+from minidl.core.show import safe
 
 ASSETS = files("minidl.bench") / "assets"
 
@@ -32,8 +33,8 @@ def asset(name):
 
 
 def escaped(text):
-    """Text as HTML text."""
-    return escaping.escape(str(text), quote=True)
+    """Text as HTML text, on one line."""
+    return escaping.escape(safe(text), quote=True)
 
 
 def policy(style, script):

@@ -1,6 +1,7 @@
 """A result as tables: plain text, Markdown, or rich's on a terminal. Correctness stands first; what is wrong has no speed."""
 
 from minidl.bench import timing
+from minidl.core.show import safe
 
 HEADER = ("correct", "implementation", "median", "p20–p80", "n", "GFLOP/s", "GB/s", "of ceiling", "")
 NUMBERS = ("median", "n", "GFLOP/s", "GB/s", "of ceiling", "time", "share")
@@ -55,7 +56,7 @@ def folded(rows):
 
 
 def sections(result):
-    """[(title, header, rows of cells)] of everything in a result."""
+    """[(title, header, rows of cells)] of everything in a result; a newline in a name or a reason begins no row."""
     found, ordered = {}, []
     for row in result["rows"]:
         key = (row["case"], row["label"], row["op"], row["direction"], row["inputs"])
@@ -72,7 +73,7 @@ def sections(result):
         tables.append((f"{sweep['case']}: {sweep['grows']}, forward", ("size", *HEADER), rows))
     for step in result["steps"]:
         tables += step_tables(step)
-    return tables
+    return [(safe(title), header, [tuple(safe(cell) for cell in row) for row in rows]) for title, header, rows in tables]
 
 
 def step_tables(step):
@@ -107,7 +108,7 @@ def facts(result):
     if m:
         lines.append(f"ceilings measured here: copy {m['copy_gb_s']:.0f} GB/s, product of {m['gemm_size']}² matrices "
                      f"{m['gemm_gflop_s']:.0f} GFLOP/s")
-    return lines + [f"note: {note}" for note in result["notes"]]
+    return [safe(line) for line in (*lines, *(f"note: {note}" for note in result["notes"]))]
 
 
 def plain(title, header, rows):

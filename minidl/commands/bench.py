@@ -203,7 +203,7 @@ def save(result, json_path, markdown_path, html_path):
 
         compare.write(page.html(result), html_path)
     for path in filter(None, (json_path, markdown_path, html_path)):
-        talk(f"wrote {path}")
+        talk(f"wrote {safe(path)}")
 
 
 def compared(old, result, allowed, say):

@@ -6,6 +6,7 @@ import sys
 import click
 
 from minidl.core.errors import MinidlError
+from minidl.core.show import safe
 
 
 def size(context, parameter, value):
@@ -94,7 +95,7 @@ def refuse_unused(what):
     given = [name for name in FLAGS if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE]
     for name in given:
         if name not in USED[kind]:
-            hint = f" If the script takes it: minidl step {what} -- {FLAGS[name]} ..." if kind == "a script" else ""
+            hint = f" If the script takes it: minidl step {safe(what)} -- {FLAGS[name]} ..." if kind == "a script" else ""
             raise click.UsageError(f"{FLAGS[name]} is not for {kind}, but for {' and '.join(k for k in USED if name in USED[k])}.{hint}")
 
 
@@ -156,7 +157,7 @@ def write(trace, save_to, html, budget, check=False, diff=()):
 
             write_page(trace, path, budget=budget, check=check, progress=progress, diff=diff)
         progress.done()
-        click.echo(f"{what}: {path}, {byte_size(os.path.getsize(path))}", err=True)
+        click.echo(f"{what}: {safe(path)}, {byte_size(os.path.getsize(path))}", err=True)
     for line in trace.shrunk if save_to or html else ():
         click.echo(f"    {line}", err=True)
     return bool(save_to or html)

@@ -15,7 +15,7 @@ import numpy as np
 
 from minidl.core import nested
 from minidl.core.dtypes import DTYPES
-from minidl.core.errors import ArgumentError, DTypeError, FileError, MinidlError, describe, explained
+from minidl.core.errors import ArgumentError, DTypeError, FileError, MinidlError, describe, explained, safe
 from minidl.core.tensor import Tensor
 
 METADATA = "__metadata__"      # the name under which an .npz file keeps its metadata, as JSON
@@ -95,7 +95,7 @@ def kind_of(call, path):
     fix = "Name it .safetensors."
     if call.endswith("load"):
         fix = "In PyTorch: safetensors.torch.save_file(model.state_dict(), 'model.safetensors'), then load that."
-    raise explained(ArgumentError, call, "the ending says the format, and must be .safetensors or .npz.", [f"path: {path}"], fix)
+    raise explained(ArgumentError, call, "the ending says the format, and must be .safetensors or .npz.", [f"path: {safe(path)}"], fix)
 
 
 def as_path(call, path):

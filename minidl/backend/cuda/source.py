@@ -9,7 +9,7 @@ import os
 import re
 from pathlib import Path
 
-from minidl.core.errors import FileError, explained
+from minidl.core.errors import FileError, explained, safe
 from minidl.core.folders import kernels_folder
 
 INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]+"([^"\n]+)"[^\n]*$', re.MULTILINE)
@@ -71,7 +71,7 @@ def _read(path, asked):
         return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        facts = [f"{path}: {reason}"]
+        facts = [f"{safe(path)}: {safe(reason)}"]
         if path.parent == kernels_folder():
             facts.append(f"kernels/ has: {', '.join(sorted(p.name for p in path.parent.glob('*.cu'))) or 'none'}")
         raise explained(FileError, asked, "this file cannot be read.", facts, "Check the name.") from None

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 from minidl.core.device import array_module, on_cpu
-from minidl.core.errors import ArgumentError, FileError, explained
+from minidl.core.errors import ArgumentError, FileError, explained, safe
 from minidl.core.folders import cache_folder
 
 OVERRIDES = {}  # kernel -> shape, inside override()
@@ -84,7 +84,7 @@ def _given(path):
     try:
         return checked(json.loads(Path(path).read_text(encoding="utf-8")), path)
     except (OSError, json.JSONDecodeError) as error:
-        raise explained(FileError, "MINIDL_TILES", "the table of tile shapes cannot be read.", [f"{path}: {error}"],
+        raise explained(FileError, "MINIDL_TILES", "the table of tile shapes cannot be read.", [f"{safe(path)}: {safe(error)}"],
                         'It holds JSON, as in {"conv2d_v3_register_tile": {"BM": 64}}.') from None
 
 
