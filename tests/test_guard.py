@@ -296,3 +296,25 @@ def test_two_arrays_over_one_buffer_are_one_memory():
     c.fill_(100)
     with pytest.raises(GraphError, match="overwritten"):
         y.backward(START)
+
+
+def test_a_layer_that_rewrites_its_averages_is_named_by_the_line_that_called_it():
+    layer = minidl.nn.BatchNorm1d(3)
+    x = minidl.Tensor(np.arange(6, dtype=np.float32).reshape(2, 3), True)
+    y = layer.eval()(x)  # saves the running mean, towards the weight
+    layer.train()(x.detach())
+    with pytest.raises(GraphError, match="overwritten") as caught:
+        y.backward(minidl.ones(2, 3))
+    written = next(line for line in str(caught.value).splitlines() if "written:" in line)
+    assert "by batch_norm" in written and "test_guard.py" in written, written
+
+
+def test_the_stamp_goes_with_its_memory():
+    from minidl.core import guard
+    data = constant(4, 5, 6)
+    key = id(data.array)
+    for _ in range(2):  # the second stamp keeps the first one's reference
+        data.fill_(0)
+    assert guard._writes[key].owner() is data.array
+    del data
+    assert key not in guard._writes

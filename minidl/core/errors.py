@@ -4,6 +4,8 @@ Every message has four parts: what you called / the rule in one sentence / the f
 the likely fix. tests/test_errors.py holds all of them in one table.
 """
 
+import functools
+
 
 class MinidlError(Exception):
     """Base of every error that minidl raises on purpose."""
@@ -94,23 +96,18 @@ def match_shapes(call, **arguments):
     """
     sizes = {name: value for name, value in arguments.items() if isinstance(value, int)}
     seen = {}
-    shapes = ", ".join(
-        f"{name} ({', '.join(pattern.split())}) = {tuple(tensor.shape)}"
-        for name, (tensor, pattern) in ((k, v) for k, v in arguments.items() if not isinstance(v, int))
-        if tensor is not None
-    )
     for name, value in arguments.items():
         if isinstance(value, int) or value[0] is None:
             continue
-        shape, letters = tuple(value[0].shape), value[1].split()
+        shape, letters = value[0].shape, _letters(value[1])
         if len(shape) != len(letters):
+            names = value[1].split()
             raise explained(
-                ShapeError, call, f"{name} must have {len(letters)} axes ({', '.join(letters)}).",
-                [f"{name} has {len(shape)} axes, shape {shape}", f"shapes: {shapes}"],
-                _axes_fix(name, shape, letters))
-        for axis, (size, letter) in enumerate(zip(shape, letters, strict=True)):
-            top, _, bottom = letter.partition("/")
-            expected = sizes.get(top)
+                ShapeError, call, f"{name} must have {len(letters)} axes ({', '.join(names)}).",
+                [f"{name} has {len(shape)} axes, shape {tuple(shape)}", _shapes(arguments)],
+                _axes_fix(name, shape, names))
+        for axis, (letter, top, bottom) in enumerate(letters):
+            size, expected = shape[axis], sizes.get(top)
             if expected is None:
                 sizes[top] = size * (sizes[bottom] if bottom else 1)
                 seen[top] = (name, axis, size)
@@ -123,9 +120,22 @@ def match_shapes(call, **arguments):
                     ShapeError, call, f"axis {letter} disagrees.",
                     [f"{other} axis {other_axis} says {top} = {other_size}",
                      f"{name} axis {axis} says {letter} = {size}" + (f", not {expected}" if bottom else ""),
-                     f"shapes: {shapes}"],
+                     _shapes(arguments)],
                     _swap_fix(arguments, top, size))
     return sizes
+
+
+@functools.cache
+def _letters(pattern):
+    """The axes of a pattern, as (A/B, A, B): every call of an op asks for the same few again."""
+    return tuple((letter, *letter.partition("/")[::2]) for letter in pattern.split())
+
+
+def _shapes(arguments):
+    """The line of a message that lists all arguments, their patterns and their shapes."""
+    listed = [f"{name} ({', '.join(value[1].split())}) = {tuple(value[0].shape)}"
+              for name, value in arguments.items() if not isinstance(value, int) and value[0] is not None]
+    return f"shapes: {', '.join(listed)}"
 
 
 def _axes_fix(name, shape, letters):

@@ -8,7 +8,6 @@ The stamp belongs to the array that owns the memory, so a write through any view
 (x.array[0] = 5) are caught in debug(), which locks saved arrays and compares fingerprints.
 """
 
-import contextlib
 import functools
 import itertools
 import types
@@ -39,6 +38,10 @@ class Write:
 
 def owner_of(array):
     """The array (or device memory) that owns the bytes a view shows."""
+    while type(array) is np.ndarray:
+        if array.base is None:
+            return array
+        array = array.base
     if hasattr(array, "data") and hasattr(array.data, "mem"):
         return array.data.mem
     while True:
@@ -50,16 +53,26 @@ def owner_of(array):
             return array
 
 
-def written(array, call):
-    """Note that minidl has just written into this array."""
+def written(call, *arrays):
+    """Note that minidl has just written into these arrays."""
     global _newest
-    owner = owner_of(array)
-    key, _newest = id(owner), next(CLOCK)
+    site = call_site(3)
+    for array in arrays:
+        owner = owner_of(array)
+        key, _newest = id(owner), next(CLOCK)
+        before = _writes.get(key)
+        reference = before and before.owner
+        if reference is None or reference() is not owner:
+            reference = _reference(owner, key)
+        _writes[key] = Write(reference, _newest, call, site)
+
+
+def _reference(owner, key):
+    """A weak reference that takes the stamp away when the owner of the memory goes."""
     try:
-        reference = weakref.ref(owner, lambda _: _writes.pop(key, None))
+        return weakref.ref(owner, lambda _: _writes.pop(key, None))
     except TypeError:  # an owner that takes no weak reference (bytes, a memory map): its stamp is kept for good
-        reference = None
-    _writes[key] = Write(reference, _newest, call, call_site(3))
+        return None
 
 
 def written_since(age):
@@ -77,7 +90,7 @@ def check_saved(node):
                 ["saved:   version {} by {} ({}:{}), shape {}".format(node.age, node.op.name, *resolve(node.site), array.shape),
                  "written: version {} by {} ({}:{})".format(write.time, write.call, *resolve(write.site))],
                 "Write after backward(), or write into a clone(): x.clone().copy_(...).")
-    for array, before in FINGERPRINTS.get(node, ()):
+    for array, before in FINGERPRINTS.get(node, ()) if FINGERPRINTS else ():
         if fingerprint(array) != before:
             raise explained(
                 GraphError, f"{node.op.name}.backward", "a value it saved was overwritten before its backward ran.",
@@ -111,16 +124,20 @@ def unlock(array):
                 one.flags.writeable = True
 
 
-@contextlib.contextmanager
-def lifted(array):
-    """Let minidl itself write into an array that debug() has locked: the stamp will tell."""
-    locked = [one for one in (owner_of(array), array) if id(one) in _locks]
-    for one in locked:
-        one.flags.writeable = True
-    try:
-        yield
-    finally:
-        for one in locked:
+class lifted:  # noqa: N801 - reads like no_grad
+    """Inside, minidl itself may write into arrays that debug() has locked: the stamp will tell."""
+
+    __slots__ = ("locked",)
+
+    def __init__(self, *arrays):
+        self.locked = [one for array in arrays for one in (owner_of(array), array) if id(one) in _locks] if _locks else ()
+
+    def __enter__(self):
+        for one in self.locked:
+            one.flags.writeable = True
+
+    def __exit__(self, *_):
+        for one in self.locked:
             one.flags.writeable = False
 
 
@@ -134,10 +151,12 @@ def saved_arrays(node):
     stack, seen = [node.backward], set()
     while stack and len(seen) < 1000:
         value = stack.pop()
-        if value is None or isinstance(value, _PLAIN) or id(value) in seen:
+        if type(value) in _USUAL or isinstance(value, _PLAIN) or id(value) in seen:
             continue
         seen.add(id(value))
-        if hasattr(value, "array") and hasattr(value, "edge"):  # a Tensor
+        if type(value) is np.ndarray:
+            found.append(value)
+        elif hasattr(value, "array") and hasattr(value, "edge"):  # a Tensor
             found.append(value.array)
         elif hasattr(value, "strides") and hasattr(value, "dtype"):
             found.append(value)
@@ -146,13 +165,17 @@ def saved_arrays(node):
     return found
 
 
+_USUAL = {type(None), bool, int, float, str}  # asked first: quicker than the following
 _PLAIN = (str, bytes, int, float, complex, bool, slice, type, types.ModuleType, types.BuiltinFunctionType, np.dtype, np.generic)
 
 
 def _held_by(value):
     """The values that a function, a container or an object holds."""
     if isinstance(value, types.FunctionType):
-        cells = [_content(cell) for cell in value.__closure__ or ()]
+        try:
+            cells = [cell.cell_contents for cell in value.__closure__ or ()]
+        except ValueError:  # one of them is a name that was never assigned
+            cells = [_content(cell) for cell in value.__closure__]
         return [*cells, *(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values()] if cells or value.__defaults__ else cells
     if isinstance(value, functools.partial):
         return [value.func, *value.args, *value.keywords.values()]

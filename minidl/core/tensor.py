@@ -160,7 +160,7 @@ class Tensor:
     @data.setter
     def data(self, value):
         self.array = value.array
-        written(self.array, "x.data = ...")
+        written("x.data = ...", self.array)
 
     @property
     def grad(self):

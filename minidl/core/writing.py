@@ -1,7 +1,5 @@
 """Writing into a tensor's memory: the one way in, so that the in-place guard sees every write. Never recorded in the graph."""
 
-import contextlib
-
 import numpy as np
 
 from minidl.core.config import STATE, no_grad
@@ -28,27 +26,36 @@ def write(x, call, value, place=None):
             raise explained(ShapeError, call, "the value must broadcast to the place it is written to.",
                             [f"place: {target[index].shape}", f"value: {getattr(value, 'shape', value)}"],
                             "Give the value that shape, or a size of 1 where it is to be repeated.") from None
-    written(x.array, call)
+    written(call, x.array)
     return x
 
 
-@contextlib.contextmanager
-def rewriting(call, *tensors):
+class rewriting:  # noqa: N801 - reads like no_grad
     """Inside, a backend writes into the arrays of these tensors (None aside): checked before, stamped afterwards."""
-    tensors = [x for x in tensors if x is not None]
-    for x in tensors:
-        refuse_recorded(x, call)
-    with contextlib.ExitStack() as open_locks:
+
+    __slots__ = ("arrays", "call", "lifted")
+
+    def __init__(self, call, *tensors):
+        self.call, self.arrays = call, [x.array for x in tensors if x is not None]
         for x in tensors:
-            open_locks.enter_context(lifted(x.array))
-        yield
-    for x in tensors:
-        written(x.array, call)
+            if x is not None:
+                refuse_recorded(x, call)
+
+    def __enter__(self):
+        self.lifted = lifted(*self.arrays)
+        self.lifted.__enter__()
+
+    def __exit__(self, failure, *_):
+        self.lifted.__exit__()
+        if failure is None:
+            written(self.call, *self.arrays)
 
 
 def recorded(x, *values):
     """Would the graph have to know of a write of these values into x?"""
-    return STATE.recording and (x.requires_grad or any(getattr(value, "requires_grad", False) for value in values))
+    if not STATE.recording:
+        return False
+    return x.requires_grad or bool(values) and any(getattr(value, "requires_grad", False) for value in values)
 
 
 def refuse_recorded(x, call, *values):

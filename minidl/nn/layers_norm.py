@@ -2,11 +2,10 @@
 
 import numpy as np
 
-from minidl.backend.layout import as_array
 from minidl.core.device import move
 from minidl.core.errors import ArgumentError, ShapeError, explained
 from minidl.core.tensor import Tensor
-from minidl.core.writing import write
+from minidl.core.writing import rewriting
 from minidl.nn import functional as F  # noqa: N812 - everybody's name for it
 from minidl.nn import init
 from minidl.nn.layers_base import Configured, tupled
@@ -73,18 +72,20 @@ class BatchNorm2d(_RunningNorm):
     def count_batch(self):
         """Count this batch; returns the share of it that goes into the running averages."""
         counter = self.num_batches_tracked
-        write(counter, "num_batches_tracked", Tensor(as_array(counter.array + 1)))
+        with rewriting("num_batches_tracked", counter):
+            counter.array += 1
         return 1 / counter.item() if self.momentum is None else self.momentum
 
     def forward(self, x, add=None, relu=False):
         """x normalised per channel."""
         self.check(x)
-        updates = self.training and self.track_running_stats and self.num_batches_tracked is not None
+        own, buffers = self._parameters, self._buffers  # by name they would be looked for one by one, in three places each
+        running_mean, running_var = buffers["running_mean"], buffers["running_var"]
+        updates = self.training and self.track_running_stats and buffers["num_batches_tracked"] is not None
         share = self.count_batch() if updates else self.momentum or 0.0
         known = not self.training or self.track_running_stats
-        fused = {name: value for name, value in (("add", add), ("relu", relu)) if value is not None and value is not False}
-        return F.batch_norm(x, self.running_mean if known else None, self.running_var if known else None, self.weight, self.bias,
-                            self.training or self.running_mean is None, share, self.eps, **fused)
+        return F.batch_norm(x, running_mean if known else None, running_var if known else None, own["weight"], own["bias"],
+                            self.training or running_mean is None, share, self.eps, add=add, relu=relu)
 
 
 class BatchNorm1d(BatchNorm2d):

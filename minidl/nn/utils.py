@@ -56,7 +56,7 @@ def _overwrite(array, call, change):
     """Let change(array) write into a gradient, and say so to the in-place guard."""
     with lifted(array):
         change(array)
-    written(array, call)
+    written(call, array)
 
 
 def _gradients(parameters):

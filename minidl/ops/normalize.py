@@ -45,8 +45,8 @@ def batch_norm(input, running_mean, running_var, weight=None, bias=None, trainin
 
 def update_running(running_mean, running_var, mean, var, n, momentum):
     """Move the running averages towards this batch's mean and (unbiased: times n / (n − 1)) variance, n > 1 elements each."""
-    both = [None if running is None else running.array for running in (running_mean, running_var)]
-    if any(array is not None for array in both):
+    if running_mean is not None or running_var is not None:
+        both = [None if running is None else running.array for running in (running_mean, running_var)]
         with rewriting("batch_norm", running_mean, running_var):
             backend.run("running_averages", mean, var, *both, momentum=momentum, unbias=n / (n - 1) if n > 1 else 1.0)
 
@@ -63,6 +63,14 @@ def column(t, x, axes=(1,)):
 
 def check_channels(call, x, **per_channel):
     """x is a floating (N, C, ...); everything else that is given holds one number per channel, in x's dtype."""
+    array = x.array
+    if type(array) is np.ndarray and array.dtype.kind == "f" and array.ndim in LETTERS:
+        C, dtype = array.shape[1:2], array.dtype
+        for t in per_channel.values():
+            if t is not None and (t.array.shape != C or t.array.dtype is not dtype or type(t.array) is not np.ndarray):
+                break
+        else:
+            return  # all is well, as nearly always; what follows finds out what is not, and looks at arrays on a GPU
     if x.ndim not in LETTERS:
         raise explained(ShapeError, call, "x must have 2 to 5 axes, (N, C, ...).", [f"x: shape {x.shape}"],
                         "Did you mean x.unsqueeze(0) (a batch of one)?")

@@ -6,7 +6,6 @@ whole. So a rule must treat every element alike and write into its arguments onl
 """
 
 import math
-from contextlib import ExitStack
 from time import perf_counter
 
 from minidl import backend
@@ -105,13 +104,11 @@ class Optimizer:
         for param, (arrays, numbers) in zip(params, begun, strict=True):
             work = alike.setdefault((str(param.device), param.dtype), [])
             work.append(([param.array, stored(param.grad.array), *arrays], numbers))
-        with ExitStack() as open_locks:
-            for param in params:
-                open_locks.enter_context(lifted(param.array))
+        arrays = [param.array for param in params]
+        with lifted(*arrays):
             for work in alike.values():
                 backend.run("update_parameters", work[0][0][0], rule=self.update, work=work)
-        for param in params:
-            written(param.array, call)
+        written(call, *arrays)
 
     # --- saving -----------------------------------------------------------------------------------------------------------
     def state_dict(self):

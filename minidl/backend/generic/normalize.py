@@ -95,9 +95,10 @@ def batch_norm_grad(grad_y, x, weight, mean, var, y=None, *, eps, add=False):
 @implements("running_averages", "reference")
 def running_averages(mean, var, running_mean, running_var, momentum, unbias):
     """Move the running averages (either may be None) towards a batch's mean and variance, in place."""
-    for running, new in ((running_mean, mean), (running_var, var if unbias == 1 else var * unbias)):
+    for running, new, share in ((running_mean, mean, momentum), (running_var, var, momentum * unbias)):
         if running is not None:
-            running[...] = (1 - momentum) * running + momentum * new
+            running *= 1 - momentum
+            running += share * new
 
 
 @implements("normalize_over", "generic")
