@@ -18,7 +18,7 @@ from minidl.backend.generic.im2col import col2im, im2col, windows
 from minidl.backend.layout import is_stored_right, stored
 from minidl.core.errors import ArgumentError, BackendError, DTypeError, ShapeError
 
-QUICK = settings(max_examples=40, deadline=None, derandomize=True)
+QUICK = settings(max_examples=40)
 ONE = {"stride": (1, 1), "padding": ((0, 0), (0, 0)), "dilation": (1, 1)}
 t = minidl.zeros
 

@@ -16,7 +16,7 @@ from minidl.backend.window import output_size
 
 RUNGS = [name for name, *_ in choose.LADDER]
 OPS = ("conv2d", "conv2d_grad_x", "conv2d_grad_w")
-QUICK = settings(max_examples=60, deadline=None)
+QUICK = settings(max_examples=60)
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,7 @@ from minidl.backend.layout import is_stored_right, stored
 from minidl.core.errors import ArgumentError, DTypeError, RangeError, ShapeError
 from minidl.core.guard import saved_arrays
 
-QUICK = settings(max_examples=60, deadline=None, derandomize=True)
+QUICK = settings(max_examples=60)
 t = minidl.zeros
 
 

@@ -17,7 +17,7 @@ from minidl.core.errors import ArgumentError, DTypeError, GraphError, ShapeError
 from minidl.core.gradcheck import check
 from minidl.core.guard import saved_arrays
 
-QUICK = settings(max_examples=50, deadline=None, derandomize=True)
+QUICK = settings(max_examples=50)
 t = minidl.zeros
 
 

@@ -14,7 +14,7 @@ from minidl.backend.layout import is_stored_right, stored
 from minidl.backend.window import adaptive_bounds, kernel_cells
 from minidl.core.errors import ArgumentError, DTypeError, ShapeError
 
-QUICK = settings(max_examples=60, deadline=None, derandomize=True)
+QUICK = settings(max_examples=60)
 POOLS = [name for name in IMPLEMENTATIONS if "pool" in name]
 t = minidl.zeros
 

@@ -14,7 +14,7 @@ from hypothesis.extra.numpy import broadcastable_shapes, mutually_broadcastable_
 import minidl
 from minidl.core.gradcheck import check
 
-drawn = settings(max_examples=40, derandomize=True, deadline=None, database=None)
+drawn = settings(max_examples=40)
 small = st.integers(0, 3)
 ORDERS = ("C", "transposed", "every second", "reversed", "channels last", "repeated")
 
