@@ -242,10 +242,11 @@ def test_a_read_only_array_is_not_written():
 
 
 def test_ctrl_c_stops_an_endless_kernel():
-    x = np.zeros(1, INT)
+    endless = module().get_function("endless")
+    endless((1,), (32,), (np.ones(1, INT),))  # compiled and loaded now: that may take longer than the signal needs
     with subprocess.Popen(["sh", "-c", f"sleep 0.4; kill -INT {os.getpid()}"]) as killer:
         with pytest.raises(KeyboardInterrupt, match="endless"):
-            module().get_function("endless")((1,), (32,), (x,))
+            endless((1,), (32,), (np.zeros(1, INT),))
         killer.wait()
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     module().get_function("scale")((1,), (32,), (np.zeros(4, FLOAT), FLOAT(2), INT(4)))
