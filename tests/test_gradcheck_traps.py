@@ -192,10 +192,10 @@ def test_what_drowns_in_rounding_is_not_passed():
 def test_many_elements_take_seconds():
     x = np.random.default_rng(0).standard_normal(200_000)
     x[::50_000] = 0
-    start = time.perf_counter()
+    start = time.process_time()  # of this process: a machine with other work makes it no longer
     check(lambda x: x.relu(), x, order=1)
     report = check(unary(np.tanh, lambda g, x: g), x, order=1)
-    assert time.perf_counter() - start < 30
+    assert time.process_time() - start < 30
     assert "the Jacobian is large" in str(report)
 
 
@@ -223,9 +223,9 @@ def test_a_message_with_several_lines_stands_once():
 
 
 def test_second_order_of_many_elements_is_explained_in_seconds():
-    start = time.perf_counter()
+    start = time.process_time()
     report = check(unary(lambda x: x**3, lambda g, x: g * 3 * x * x.detach()), np.random.default_rng(0).standard_normal((10, 12)))
-    assert not report.ok and time.perf_counter() - start < 5
+    assert not report.ok and time.process_time() - start < 5
 
 
 def test_pytorchs_other_keywords():

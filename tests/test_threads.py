@@ -51,8 +51,8 @@ def test_failure_stops_the_section_and_is_raised():
         time.sleep(0.001)
 
     with pytest.raises(ValueError, match="item 5"):
-        parallel_for(body, range(1000))
-    assert len(running) < 1000
+        parallel_for(body, range(100_000))
+    assert len(running) < 100_000
     count = len(running)
     time.sleep(0.02)
     assert len(running) == count  # nobody works on behind our back

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import time
 
 import pytest
 
@@ -53,6 +54,17 @@ class Opened:
         assert self.said == []
         others = [url for url in self.asked if url.partition("#")[0] != self.address and not url.startswith("data:")]
         assert others == []
+
+
+@pytest.fixture
+def until():
+    """until(page, expression) waits until it is true there. (Playwright's own wait_for_function needs eval, which the page forbids.)"""
+    def wait(page, expression, patience=30):
+        end = time.monotonic() + patience
+        while not page.evaluate(expression):
+            assert time.monotonic() < end, f"never true: {expression}"
+            time.sleep(0.02)
+    return wait
 
 
 @pytest.fixture

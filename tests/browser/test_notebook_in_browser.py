@@ -7,7 +7,7 @@ import minidl
 from minidl.stepper import step
 
 
-def test_the_page_steps_inside_a_notebooks_frame(browser, tmp_path, monkeypatch):
+def test_the_page_steps_inside_a_notebooks_frame(browser, tmp_path, monkeypatch, until):
     display = types.ModuleType("IPython.display")
     display.HTML = str
     notebook = types.ModuleType("IPython")
@@ -29,7 +29,6 @@ def test_the_page_steps_inside_a_notebooks_frame(browser, tmp_path, monkeypatch)
     page.keyboard.press("j")
     page.keyboard.press("j")
     frame.locator("#track[aria-valuenow='3']").wait_for()
-    page.wait_for_timeout(300)  # the address is written a moment later
-    assert page.frames[1].evaluate("location.hash").startswith("#step=3")
+    until(page.frames[1], "location.hash.startsWith('#step=3')")  # the address is written a moment later
     assert said == []
     page.close()

@@ -161,17 +161,17 @@ def test_outline_folds_and_filters(opened, net_page):
 
 
 # --- the view --------------------------------------------------------------------------------------------------------
-def test_the_hash_restores_the_view(opened, net_page):
+def test_the_hash_restores_the_view(opened, net_page, until):
     p = opened(net_page, "#step=3")
     p.press("1", "]", "b", "f")
     p.page.locator(".side.right .frame").first.click(position={"x": 20, "y": 12})
     picked, where = p.text("#picked"), p.text("#where")
-    p.page.wait_for_timeout(200)  # the address follows a little later
+    until(p.page, "location.hash.includes('at=')")  # the address follows a little later
     q = opened(net_page, p.page.evaluate("location.hash"))
     assert (q.text("#picked"), q.text("#where")) == (picked, where) and "meets" in picked
     assert q.page.get_attribute("#tab-tensor", "aria-selected") == "true"
     q.page.evaluate("location.hash = '#step=1&tab=source'")
-    q.page.wait_for_timeout(50)
+    q.page.wait_for_selector("#track[aria-valuenow='1']")
     assert q.step() == 1 and "Called at" in q.text("#panel")
     for odd in ("#step=99999&tab=nothing&tensor=%E0&at=1,2", "#%%%", "#at=0&tensor=stem", "#break=1e9,x"):
         assert opened(net_page, odd).step() == 1
