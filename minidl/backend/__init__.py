@@ -144,10 +144,12 @@ def explain(op, *arrays, **how):
 
 
 def _candidates(op):
-    listed, forced = IMPLEMENTATIONS.get(op, []), STATE.backend
-    if forced == "shapes" and op in SHAPES:
-        return [Implementation("generic/shapes", SHAPES[op], None)]
-    return listed if forced in (None, "shapes") else [i for i in listed if forced in (i.name, i.name.partition("/")[0])]
+    listed, forced = IMPLEMENTATIONS.get(op, ()), STATE.backend
+    if forced is None:
+        return listed
+    if forced == "shapes":
+        return [Implementation("generic/shapes", SHAPES[op], None)] if op in SHAPES else listed
+    return [i for i in listed if forced in (i.name, i.name.partition("/")[0])]
 
 
 from minidl.backend import cpu, cuda, generic, reference  # noqa: E402, F401 - importing them fills IMPLEMENTATIONS

@@ -151,11 +151,14 @@ def saved_arrays(node):
     stack, seen = [node.backward], set()
     while stack and len(seen) < 1000:
         value = stack.pop()
-        if type(value) in _USUAL or isinstance(value, _PLAIN) or id(value) in seen:
+        kind = type(value)
+        if _is_plain(kind) or id(value) in seen:
             continue
         seen.add(id(value))
-        if type(value) is np.ndarray:
+        if kind is np.ndarray:
             found.append(value)
+        elif kind is tuple:
+            stack.extend(value)
         elif hasattr(value, "array") and hasattr(value, "edge"):  # a Tensor
             found.append(value.array)
         elif hasattr(value, "strides") and hasattr(value, "dtype"):
@@ -165,8 +168,13 @@ def saved_arrays(node):
     return found
 
 
-_USUAL = {type(None), bool, int, float, str}  # asked first: quicker than the following
-_PLAIN = (str, bytes, int, float, complex, bool, slice, type, types.ModuleType, types.BuiltinFunctionType, np.dtype, np.generic)
+_PLAIN = (str, bytes, int, float, complex, bool, slice, type, types.ModuleType, types.BuiltinFunctionType, np.dtype, np.generic, type(None))
+
+
+@functools.lru_cache(maxsize=256)
+def _is_plain(kind):
+    """Is this a type whose values hold no arrays? Asked for every value that a closure names."""
+    return issubclass(kind, _PLAIN)
 
 
 def _held_by(value):

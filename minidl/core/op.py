@@ -71,9 +71,9 @@ class Op:
             y = as_array(y)
             node = Node(self, backward, edges, ((y.shape, y.dtype),), site, y if self.uses_output else None)
             return Tensor(y, True, (node, 0))
-        y = [as_array(a) for a in y]
-        node = Node(self, backward, edges, [(a.shape, a.dtype) for a in y], site)
-        return tuple(Tensor(a) if k in self.non_differentiable else Tensor(a, True, (node, k)) for k, a in enumerate(y))
+        arrays = [as_array(a) for a in y]
+        node = Node(self, backward, edges, [(a.shape, a.dtype) for a in arrays], site)
+        return tuple([Tensor(a) if k in self.non_differentiable else Tensor(a, True, (node, k)) for k, a in enumerate(arrays)])
 
     def checked(self, result):
         """What a forward returned, if it is (y, backward)."""
@@ -95,7 +95,7 @@ class Op:
 
     def constants(self, y):
         """The results of a forward as Tensors outside the graph."""
-        return tuple(Tensor(as_array(a)) for a in y) if type(y) is tuple else Tensor(as_array(y))
+        return tuple([Tensor(as_array(a)) for a in y]) if type(y) is tuple else Tensor(as_array(y))
 
     def arrange(self, args, settings):
         """Put tensor arguments that came by keyword in their places."""
@@ -167,10 +167,11 @@ def _recorded(record):
         if settings:
             args, settings = record.arrange(args, settings)
         inputs = args[0] if takes_list else args[:count]
-        edges = []
+        edges, wanted = [], False
         for x in inputs:
             if isinstance(x, Tensor):
                 edges.append((x.edge or x) if x.requires_grad else None)
+                wanted = wanted or x.requires_grad
             elif x is None or isinstance(x, NUMBERS):
                 edges.append(None)
             else:
@@ -183,7 +184,7 @@ def _recorded(record):
             raise
         seconds = perf_counter() - started if started else 0.0  # an observer may have come while the op ran
         site = call_site() if STATE.recording or OBSERVERS else None
-        if STATE.recording and backward is not None and any(edge is not None for edge in edges):
+        if wanted and STATE.recording and backward is not None:
             y = record.outputs(y, backward, edges + [None] * (count - len(edges)), site)
         else:
             y = record.constants(y)
