@@ -52,15 +52,35 @@ def parsed(words):
     return found, models
 
 
+CASE_OPTIONS = [
+    click.option("--shape", help="The input's sizes: 8,64,56,56; N,K,M for matmul; N,K for softmax."),
+    click.option("--out", type=click.IntRange(1), help="conv2d: output channels."),
+    click.option("--kernel", type=click.IntRange(1), help="conv2d, pool: the window's height and width."),
+    click.option("--stride", type=click.IntRange(1), help="conv2d, pool."),
+    click.option("--padding", type=click.IntRange(0), help="conv2d, pool; by default an odd conv2d kernel keeps the size."),
+    click.option("--groups", type=click.IntRange(1), help="conv2d."),
+    click.option("--add", is_flag=True, default=None, help="batch_norm: with an addition, as at the end of a residual block."),
+]
+
+
+def of_a_case(command):
+    """The options that describe one call, for `bench` and `explain`."""
+    for option in reversed(CASE_OPTIONS):
+        command = option(command)
+    return command
+
+
+def given(settings):
+    """The options of a case that were given, the shape as numbers."""
+    settings = {key: value for key, value in settings.items() if value is not None}
+    if "shape" in settings:
+        settings["shape"] = numbers(settings["shape"], "--shape")
+    return settings
+
+
 @click.command()
 @click.argument("what", nargs=-1, metavar="[CASE]... [step MODEL...]")
-@click.option("--shape", help="The input's sizes: 8,64,56,56; N,K,M for matmul; N,K for softmax.")
-@click.option("--out", type=click.IntRange(1), help="conv2d: output channels.")
-@click.option("--kernel", type=click.IntRange(1), help="conv2d, pool: the window's height and width.")
-@click.option("--stride", type=click.IntRange(1), help="conv2d, pool.")
-@click.option("--padding", type=click.IntRange(0), help="conv2d, pool; by default an odd conv2d kernel keeps the size.")
-@click.option("--groups", type=click.IntRange(1), help="conv2d.")
-@click.option("--add", is_flag=True, default=None, help="batch_norm: with an addition, as at the end of a residual block.")
+@of_a_case
 @click.option("--batch", type=click.IntRange(1), help="step: the batch; by default 8, and 128 for CIFAR networks.")
 @click.option("--size", type=click.IntRange(8), help="step: the pictures' height and width.")
 @click.option("--vs", type=click.Choice(["torch"]), help="Measure PyTorch too, in both of its storage orders.")
@@ -80,11 +100,9 @@ def command(what, vs, rounds, threads, sweep, json_path, markdown_path, html_pat
     CASE is conv2d, matmul, pool, batch_norm or softmax (all of them by default); `step MODEL` is a whole training step.
     """
     found, models = parsed(what)
-    settings = {key: value for key, value in settings.items() if value is not None}
+    settings = given(settings)
     if settings and len(found) != 1:
         raise usage(f"--{next(iter(settings))} describes one case: name it, as in minidl bench conv2d --shape 8,64,56,56.")
-    if "shape" in settings:
-        settings["shape"] = numbers(settings["shape"], "--shape")
     if (batch or size) and not models:
         raise usage(f"--{'batch' if batch else 'size'} describes a step: minidl bench step resnet18 --batch 4.")
     cores = os.cpu_count() or 1

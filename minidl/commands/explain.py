@@ -4,7 +4,7 @@ import contextlib
 
 import click
 
-from minidl.commands.bench import CASES, numbers, progress
+from minidl.commands.bench import CASES, given, of_a_case, progress
 from minidl.commands.output import say, talk, usage
 from minidl.core.errors import MinidlError
 
@@ -13,20 +13,12 @@ ROUNDS = 3
 
 @click.command()
 @click.argument("what", metavar="OP", type=click.Choice(CASES))
-@click.option("--shape", help="The input's sizes: 8,64,56,56; N,K,M for matmul; N,K for softmax.")
-@click.option("--out", type=click.IntRange(1), help="conv2d: output channels.")
-@click.option("--kernel", type=click.IntRange(1), help="conv2d, pool: the window's height and width.")
-@click.option("--stride", type=click.IntRange(1), help="conv2d, pool.")
-@click.option("--padding", type=click.IntRange(0), help="conv2d, pool; by default an odd conv2d kernel keeps the size.")
-@click.option("--groups", type=click.IntRange(1), help="conv2d.")
-@click.option("--add", is_flag=True, default=None, help="batch_norm: with an addition, as at the end of a residual block.")
+@of_a_case
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True, help="Where the arrays are.")
 @click.option("--no-time", is_flag=True, help="Only the decision; nothing is measured.")
 def command(what, device, no_time, **settings):
     """Print which implementation runs a call, forward and backward, why, and what each alternative costs on this machine."""
-    settings = {key: value for key, value in settings.items() if value is not None}
-    if "shape" in settings:
-        settings["shape"] = numbers(settings["shape"], "--shape")
+    settings = given(settings)
     try:
         say(text(what, settings, device, not no_time))
     except MemoryError:
