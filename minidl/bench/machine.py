@@ -81,7 +81,7 @@ def blas():
 
 
 def version(name):
-    """The installed version of a distribution, or None."""
+    """The installed version of a distribution, or None. It is not imported."""
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:

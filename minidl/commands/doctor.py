@@ -3,7 +3,6 @@
 report() collects everything as plain data; text() lays it out for people; problems decide the exit code.
 """
 
-import importlib.metadata
 import json
 import os
 import platform
@@ -17,6 +16,7 @@ import numpy as np
 import minidl
 from minidl import backend
 from minidl.backend.threads import get_num_threads
+from minidl.bench.machine import processor, version
 from minidl.core.config import STATE
 from minidl.core.device import cuda_checks
 from minidl.core.folders import cache_folder, kernels_folder
@@ -95,21 +95,6 @@ def first_gradient():
         return "" if x.grad.tolist() == [3.0, -120.0] else f"d(3x²)/dx came out as {x.grad.tolist()}, not [3, -120]"
     except Exception as error:  # whatever it is, it is what the person asked doctor for
         return f"a first small gradient failed: {type(error).__name__}: {error}"
-
-
-def version(name):
-    """The installed version of a distribution, or None. Nothing is imported."""
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def processor():
-    """The processor's name."""
-    cpuinfo = Path("/proc/cpuinfo")
-    names = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")] if cpuinfo.is_file() else []
-    return names[0].partition(":")[2].strip() if names else platform.processor() or platform.machine()
 
 
 def thread_pools():
