@@ -398,6 +398,13 @@ def test_every_op_names_mixed_devices(op, number):
         op.function(*rebuilt(inputs, lambda t: t.to("cuda") if next(places) == 0 else t), **settings)
 
 
+def test_running_averages_on_another_device_are_noticed_before_anything_is_computed():
+    x, there = minidl.ones(4, 3), minidl.zeros(3).to("cuda")
+    with pytest.raises(DeviceError, match="batch_norm: the tensors must be on one device"):
+        nn.functional.batch_norm(x, there, there, training=True)
+    assert there.tolist() == [0, 0, 0]
+
+
 def test_wrong_labels_are_reported_when_a_value_is_read():
     x, target = minidl.randn(2, 3).cuda(), minidl.tensor([0, 3]).cuda()
     loss = nn.functional.cross_entropy(x, target)
