@@ -114,3 +114,24 @@ def test_the_data_is_the_result(path, result):
 
     packed = path.read_text(encoding="utf-8").partition('id="data">')[2].partition("<")[0]
     assert json.loads(base64.b64decode(packed)) == json.loads(json.dumps(result))
+
+
+def colours(there):
+    """[(what a mark or a key stands for, its colour)] of everything on the page that is told by its colour."""
+    return there.page.evaluate("""() => [
+        ...[...document.querySelectorAll('.keys li svg')].map((key) => [key.parentNode.childNodes[1].textContent, key.firstChild]),
+        ...[...document.querySelectorAll('rect.mark')].map((bar) => [bar.getAttribute('aria-label').split('\\n')[0], bar]),
+        ...[...document.querySelectorAll('circle.mark')].map((dot) => [dot.getAttribute('aria-label').split('\\n')[1], dot]),
+      ].map(([name, node]) => [name.replace('  ← what minidl takes', '').replace(/^.*: /, ''), getComputedStyle(node).fill])""")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_colour_means_one_thing_on_the_whole_page(opened, result, tmp_path, scheme):
+    """Implementations, kinds of work and the parts of a step, in every chart. Ops go by their names alone."""
+    result["rows"] += [row(implementation=f"cpu/number {k}", chosen=False, case=f"case {k}", op=f"case {k}") for k in range(12)]
+    path = tmp_path / "many.html"
+    path.write_text(page.html(result), encoding="utf-8")
+    found = [pair for pair in colours(opened(path, color_scheme=scheme)) if pair[0] not in result["steps"][0]["breakdown"]["by_op"]]
+    names, shown = {name for name, _ in found}, {colour for _, colour in found}
+    assert {"cpu/winograd", "cpu/number 11", "products", "idle", "forward", "optimizer"} <= names
+    assert len({tuple(pair) for pair in found}) == len(names) == len(shown)

@@ -32,10 +32,11 @@
   const time = (s) => (s >= 1 ? `${digits(s)} s` : s >= 1e-3 ? `${digits(s * 1e3)} ms` : s >= 1e-6 ? `${digits(s * 1e6)} µs` : `${Math.round(s * 1e9)} ns`);
   const short = (text, most) => (text.length > most ? text.slice(0, most - 1) + "…" : text);
   const PARTS = ["forward", "backward", "optimizer"], KINDS = ["products", "gathers", "element-wise", "Python", "idle"];
-  const families = [new Map([...PARTS, ...KINDS].map((name, k) => [name, k])), new Map(), new Map()];  // parts and kinds, ops, implementations
-  const hueIn = (family) => (name) => { const known = families[0].has(name) ? families[0] : families[family]; if (!known.has(name)) known.set(name, known.size % 8); return known.get(name); };
-  const opHue = hueIn(1), hue = hueIn(2);
-  for (const { implementation } of result.rows.filter((row) => row.median)) hue(implementation);
+  // A colour means the same in every chart: page.css has one set for implementations, one for kinds of work, one for parts of a step.
+  const fixed = new Map([...PARTS.map((name, k) => [name, `var(--p${k})`]), ...KINDS.map((name, k) => [name, `var(--k${k})`])]);
+  const own = new Map();
+  const tint = (name) => { if (!own.has(name)) own.set(name, `var(--i${own.size % 16})`); return own.get(name); };
+  for (const { implementation } of result.rows.filter((row) => row.median)) tint(implementation);
   const told = (row) => [`${row.implementation}${row.chosen ? "  ← what minidl takes" : ""}`,
     `${time(row.median)}   (${time(row.p20)} – ${time(row.p80)}, n = ${row.n})`,
     row.gflop_s ? `${digits(row.gflop_s)} GFLOP/s, ${digits(row.gb_s)} GB/s` : "",
@@ -64,8 +65,8 @@
     node.addEventListener("blur", hide);
     return node;
   };
-  const keys = (names, extra = () => "", tint = hue) => html("ul", "keys", null, names.map((name) => {
-    const dot = el("svg", { viewBox: "0 0 10 10", "aria-hidden": "true" }, null, [el("rect", { width: 10, height: 10, rx: 2.5, class: `f${tint(name)}` })]);
+  const keys = (names, extra = () => "", colour = tint) => html("ul", "keys", null, names.map((name) => {
+    const dot = el("svg", { viewBox: "0 0 10 10", "aria-hidden": "true" }, null, [el("rect", { width: 10, height: 10, rx: 2.5, fill: colour(name) })]);
     return html("li", "", null, [dot, document.createTextNode(name), html("b", "", extra(name))]);
   }));
 
@@ -85,7 +86,7 @@
         return;
       }
       const width = Math.max(2, x(row.median) - left);
-      chart.append(explained(el("rect", { x: left, y, width, height: 20, rx: 4, class: `f${hue(row.implementation)}` }), told(row)));
+      chart.append(explained(el("rect", { x: left, y, width, height: 20, rx: 4, fill: tint(row.implementation) }), told(row)));
       chart.append(el("path", { class: "whisker", d: `M${x(row.p20)} ${y + 10}H${x(row.p80)}M${x(row.p20)} ${y + 6}v8M${x(row.p80)} ${y + 6}v8` }));
       chart.append(el("text", { x: Math.max(x(row.p80), left + width) + 9, y: y + 14, class: "value" }, time(row.median) + (row.noisy ? " ~" : "")));
     });
@@ -120,8 +121,8 @@
     });
     for (const name of names) {
       const points = places.map(([place], k) => [k, timed.find((row) => row.place === place && row.implementation === name)]).filter(([, row]) => row);
-      chart.append(el("path", { class: `series s${hue(name)}`, d: points.map(([k, row], i) => `${i ? "L" : "M"}${x(k)} ${y(value(row))}`).join("") }));
-      for (const [k, row] of points) chart.append(explained(el("circle", { cx: x(k), cy: y(value(row)), r: 5, class: `edge f${hue(name)}` }), `${row.label}\n${told(row)}`));
+      chart.append(el("path", { class: "series", stroke: tint(name), d: points.map(([k, row], i) => `${i ? "L" : "M"}${x(k)} ${y(value(row))}`).join("") }));
+      for (const [k, row] of points) chart.append(explained(el("circle", { cx: x(k), cy: y(value(row)), r: 5, class: "edge", fill: tint(name) }), `${row.label}\n${told(row)}`));
     }
     node.append(chart, keys(names));
   }
@@ -143,7 +144,7 @@
     chart.append(el("text", { x: W - right, y: H - 6, "text-anchor": "end" }, "operations per byte →"), el("text", { x: left + 6, y: top + 4 }, "GFLOP/s ↑"));
     const start = Math.max(10 ** low, 10 ** bottomValue / copy), ridge = gemm / copy;
     chart.append(el("path", { class: "roof", d: `M${x(start)} ${y(start * copy)}L${x(ridge)} ${y(gemm)}H${W - right}` }));
-        for (const row of rows) chart.append(explained(el("circle", { cx: x(intensity(row)), cy: y(row.gflop_s), r: row.chosen ? 7 : 5, class: `edge f${hue(row.implementation)}` }), `${row.direction}: ${row.op} ${row.label}\n${told(row)}`));
+    for (const row of rows) chart.append(explained(el("circle", { cx: x(intensity(row)), cy: y(row.gflop_s), r: row.chosen ? 7 : 5, class: "edge", fill: tint(row.implementation) }), `${row.direction}: ${row.op} ${row.label}\n${told(row)}`));
     chart.append(el("text", { x: x(ridge), y: y(gemm) - 8, class: "halo" }, `${digits(gemm)} GFLOP/s, a product`));  // last: above the points
     node.append(chart, keys([...new Set(rows.map((row) => row.implementation))]));
   }
@@ -152,12 +153,12 @@
   function stack(chart, y, parts, most, W, left, right, label, total) {
     chart.append(el("text", { x: left - 10, y: y + 19, "text-anchor": "end", class: "name" }, label));
     let x = left;
-    for (const [name, seconds, text] of parts) {
+    parts.forEach(([name, seconds, text], k) => {
       const width = (seconds / most) * (W - left - right);
-      chart.append(explained(el("rect", { x, y, width: Math.max(width - 1.5, 0.5), height: 28, rx: 3, class: `f${opHue(name)}` }), text));
-      if (width > name.length * 7.3 + 12) chart.append(el("text", { x: x + 8, y: y + 18.5, class: "on", "pointer-events": "none" }, name));
+      chart.append(explained(el("rect", { x, y, width: Math.max(width - 1.5, 0.5), height: 28, rx: 3, fill: fixed.get(name) ?? `var(--o${k % 2})` }), text));
+      if (width > name.length * 7.3 + 12) chart.append(el("text", { x: x + 8, y: y + 18.5, class: fixed.has(name) ? "on" : "on o", "pointer-events": "none" }, name));
       x += width;
-    }
+    });
     chart.append(el("text", { x: x + 9, y: y + 19, class: "value" }, time(total)));
   }
   function step(found) {
@@ -183,8 +184,9 @@
     }
     node.append(chart);
     if (split) {
-      const share = (name) => { const s = split.by_op[name] ?? split.by_kind[name]; return s === undefined ? "" : ` ${time(s)}`; };
-      node.append(keys([...PARTS, ...Object.keys(split.by_kind), ...Object.keys(split.by_op).filter((n) => split.by_op[n] / total > 0.01)], share, opHue));
+      const share = (name) => (name in split.by_kind ? ` ${time(split.by_kind[name])}` : "");
+      const ops = Object.entries(split.by_op).filter(([, s]) => s / total > 0.01).map(([name, s]) => html("li", "", name, [html("b", "", ` ${time(s)}`)]));
+      node.append(keys([...PARTS, ...Object.keys(split.by_kind)], share, (name) => fixed.get(name) ?? "var(--o0)"), html("ul", "keys", null, ops));
     }
   }
 
