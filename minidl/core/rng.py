@@ -32,9 +32,10 @@ class Generator:
     @property
     def numpy(self):
         """NumPy's generator; made when first asked for, because importing numpy.random takes longer than all of minidl."""
-        if self.stream is None:
+        if self.stream is None or _held:  # while the process forks nobody begins to draw: who wants to fork would wait for good
             with _importing:
-                self.stream = np.random.Generator(np.random.PCG64(self.first_seed % 2**64))
+                if self.stream is None:
+                    self.stream = np.random.Generator(np.random.PCG64(self.first_seed % 2**64))
         return self.stream
 
     def seed(self):
@@ -61,7 +62,11 @@ default_generator = Generator()
 
 def _before_fork():
     """Wait until no thread is drawing: a child would inherit a stream's lock in the hands of a thread that it does not have."""
-    for lock in (_importing, *(generator.stream.bit_generator.lock for generator in list(_ALL) if generator.stream is not None)):
+    def locks():
+        yield _importing  # held before the streams are looked at: none begins meanwhile
+        yield from (generator.stream.bit_generator.lock for generator in list(_ALL) if generator.stream is not None)
+
+    for lock in locks():
         if lock.acquire(timeout=1):
             _held.append(lock)
 
