@@ -21,10 +21,13 @@ EPS = float(np.finfo("float32").eps)
 
 @pytest.fixture
 def tiny_blocks(monkeypatch):
-    """Long rows of 12 numbers, parts of 40, items of 100, and three threads."""
-    for name, value in (("LONG", 12), ("PART", 40), ("ITEM", 100), ("BIG", 0)):
+    """Long rows of 12 numbers, 6 where they are added up, blocks of 40, and three threads."""
+    for name, value in (("LONG", 12), ("SUMMED", 6), ("BLOCK", 40), ("BIG", 0)):
         monkeypatch.setattr(normalize, name, value)
     monkeypatch.setattr(threads, "_wanted", 3)
+    normalize.cut.cache_clear()  # which remembers blocks of another size
+    yield
+    normalize.cut.cache_clear()
 
 
 def function(op, name):

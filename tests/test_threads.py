@@ -11,7 +11,7 @@ import threadpoolctl
 
 import minidl
 from minidl.backend import threads
-from minidl.backend.threads import parallel_for, parallel_map, scratch, spans
+from minidl.backend.threads import parallel_for, parallel_map, parallel_turns, scratch, spans
 
 
 @pytest.fixture(autouse=True)
@@ -41,6 +41,64 @@ def test_map_keeps_the_order():
     assert parallel_map(lambda k: k * k, range(50)) == [k * k for k in range(50)]
 
 
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_turn_begins_when_the_one_before_is_over(count):
+    minidl.set_num_threads(count)
+    done = []
+
+    def turns(sizes):
+        for turn, size in enumerate(sizes):
+            assert len(done) == sum(sizes[:turn])  # every item of the turns before
+            yield lambda item, turn=turn: (time.sleep(1e-4 * (item % 3)), done.append((turn, item))), range(size)
+        assert len(done) == sum(sizes)
+
+    for sizes in ([7, 1, 0, 20, 3], [0], [], [1], [2, 2]):
+        done.clear()
+        parallel_turns(turns(sizes), 20)
+        assert [turn for turn, _ in done] == [turn for turn, size in enumerate(sizes) for _ in range(size)]
+        assert sorted(done) == [(turn, item) for turn, size in enumerate(sizes) for item in range(size)]
+
+
+@pytest.mark.parametrize("failing", ["first item", "last item", "generator", "generator at once"])
+def test_failure_ends_the_turns(failing):
+    def body(item):
+        time.sleep(1e-3)
+        if item == {"first item": 0, "last item": 9}.get(failing):
+            raise ValueError(failing)
+
+    def turns():
+        if failing == "generator at once":
+            raise ValueError(failing)
+        yield body, range(10)
+        if failing == "generator":
+            raise ValueError(failing)
+        raise AssertionError("a turn after one that failed")
+
+    for _ in range(10):
+        with pytest.raises(ValueError, match=failing):
+            parallel_turns(turns(), 10)
+    assert parallel_map(lambda k: k, range(10)) == list(range(10))
+
+
+def test_ctrl_c_ends_the_turns():
+    def body(item):
+        if threading.current_thread() is threading.main_thread():
+            signal.raise_signal(signal.SIGINT)
+        time.sleep(1e-3)
+
+    with pytest.raises(KeyboardInterrupt):
+        parallel_turns(iter([(body, range(1000)), (body, range(1000))]), 1000)
+    assert parallel_map(lambda k: k, range(10)) == list(range(10))
+
+
+def test_a_turn_that_is_over_keeps_nothing_alive():
+    """A helper that has not woken up yet still holds it, and a leaf takes a gradient without a copy only if nobody else has it."""
+    seen = []
+    section = threads._Section(iter([(lambda _: seen.append(section.turn), range(1))] * 2), True)
+    section.take_part()
+    assert [turn.body for turn in seen] == [None, None]
+
+
 def test_failure_stops_the_section_and_is_raised():
     running = []
 
@@ -52,7 +110,7 @@ def test_failure_stops_the_section_and_is_raised():
 
     with pytest.raises(ValueError, match="item 5"):
         parallel_for(body, range(100_000))
-    assert len(running) < 100_000
+    assert len(running) < 1000
     count = len(running)
     time.sleep(0.02)
     assert len(running) == count  # nobody works on behind our back

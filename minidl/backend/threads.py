@@ -8,6 +8,7 @@ Work is cut by its shape, never by the number of threads, and partial sums are m
 results are the same bits for any number of threads.
 """
 
+import contextlib
 import contextvars
 import ctypes
 import itertools
@@ -21,7 +22,7 @@ import numpy as np
 from minidl.backend import memory
 from minidl.core.errors import ArgumentError, explained
 
-BIG = 1 << 16  # elements: below this a pass over an array is over sooner than a second thread has woken up (5 µs)
+BIG = 1 << 16  # elements: below this a pass over an array is over sooner than a second thread has woken up (35 µs on a virtual machine)
 
 
 def available_cores():
@@ -71,14 +72,28 @@ def parallel_for(body, items):
     Inside a section, and while another thread's section has the pool, the items run one after another right here.
     """
     items = items if isinstance(items, (list, tuple, range)) else list(items)
-    helpers = min(get_num_threads(), len(items)) - 1
+    _run(iter(((body, items),)), len(items), False)
+
+
+def parallel_turns(turns, most):
+    """Work in turns, each on several threads (at most `most`): a generator says `yield body, items`, and is resumed when all of
+    them are done.
+
+    The thread that ends a turn's last item resumes the generator and goes straight on with the next turn: nobody has to be
+    woken up in between, which takes longer than a pass over a small array.
+    """
+    _run(turns, most, True)
+
+
+def _run(turns, most, turns_follow):
+    helpers = min(get_num_threads(), most) - 1
     if getattr(_here, "inside", False):
-        return _one_by_one(body, items)
+        return _one_by_one(turns)
     with single_blas_thread():
         if helpers < 1 or not _pool.acquire(blocking=False):
-            return _one_by_one(body, items)
+            return _one_by_one(turns)
         try:
-            _section(body, items, helpers)
+            _Section(turns, turns_follow).run(helpers)
         finally:
             _pool.release()
 
@@ -115,71 +130,136 @@ def scratch(name, shape, dtype=np.float32):
     return buffer[:size].view(dtype).reshape(shape)
 
 
-def _one_by_one(body, items):
-    for item in items:
-        body(item)
+def _nothing(_):
+    pass
 
 
-def _section(body, items, helpers):
-    """The items over this thread and `helpers` others. Comes back only when all of them have stopped, whatever happens."""
-    while len(_workers) < helpers:
-        tasks = SimpleQueue()
-        worker = threading.Thread(target=_work, args=(tasks,), daemon=True, name=f"minidl-{len(_workers) + 1}")
-        worker.start()
-        _workers.append(tasks)
-        _ids.append(worker.native_id)
-    _keep_workers_away()
-    rest, failures, done = iter(items), [], SimpleQueue()
-    step = rest.__next__  # one bytecode-free call into C: the interpreter's lock makes it safe to share
+def _one_by_one(turns):
+    for body, items in turns:
+        for item in items:
+            body(item)
 
-    def take():
+
+class _Turn:
+    """Items that may be worked on at the same time."""
+
+    __slots__ = ("body", "rest", "count", "finished", "over")
+
+    def __init__(self, body, items):
+        self.body, self.count = body, len(items)
+        self.rest = iter(items)           # shared: taking the next one is a single call into C, which the interpreter's lock makes safe
+        self.finished = itertools.count(1)  # how many are done: the same
+        self.over = threading.Lock()      # held until the last one is done
+        self.over.acquire()
+
+
+class _Section:
+    """The turns of one call, and the threads that work on them."""
+
+    def __init__(self, turns, turns_follow):
+        self.turns, self.turns_follow = turns, turns_follow  # is there more than one turn?
+        self.failure, self.gone = None, SimpleQueue()
+        self.turn = _Turn(_nothing, (None,))  # whoever does it begins the generator: others wake up meanwhile
+
+    def run(self, helpers):
+        """All turns, over this thread and `helpers` others. Comes back when nobody works on them any more, whatever happens."""
+        while len(_workers) < helpers:
+            tasks = SimpleQueue()
+            worker = threading.Thread(target=_work, args=(tasks,), daemon=True, name=f"minidl-{len(_workers) + 1}")
+            worker.start()
+            _workers.append(tasks)
+            _ids.append(worker.native_id)
+        cores = _keep_workers_away()
+        for tasks in _workers[:helpers]:
+            tasks.put((contextvars.copy_context(), self))  # NumPy's errstate lives in the context
+        with _staying_here(cores if self.turns_follow else None):
+            self.take_part()
+        if self.failure is None:
+            return  # every item is done: a helper that has not noticed yet finds nothing
+        waiting = helpers
+        while waiting:
+            try:
+                self.gone.get()
+                waiting -= 1
+            except KeyboardInterrupt as failure:
+                self.failure = failure
+        try:
+            raise self.failure
+        finally:
+            self.failure = None  # the traceback leads here: no circle
+
+    def take_part(self):
+        """Work on the turns until there are no more."""
+        turn = item = None
         _here.inside = True
         try:
-            while not failures:
-                try:
-                    item = step()
-                except StopIteration:
-                    return
-                body(item)
-        except BaseException as failure:  # also Ctrl-C: it is raised again below, after the others have stopped
-            failures.append(failure)
+            while (turn := self.turn) is not None:
+                for item in turn.rest:
+                    turn.body(item)
+                    if next(turn.finished) == turn.count:
+                        self.turn = self.next_turn()
+                        turn.body = None  # a thread that still sleeps keeps nothing alive
+                        turn.over.release()
+                    if self.failure is not None:
+                        return
+                item = None
+                turn.over.acquire()  # until the last one is done
+                turn.over.release()
+        except BaseException as failure:  # also Ctrl-C: run() raises it again, after the others have stopped
+            if self.failure is None:
+                self.failure = failure
+            begun, self.turn, item = {turn, self.turn} - {None}, None, None
+            for turn in begun:
+                with contextlib.suppress(RuntimeError):  # not held: Ctrl-C came after the turn's last item
+                    turn.over.release()
         finally:
             _here.inside = False
 
-    for tasks in _workers[:helpers]:
-        tasks.put((contextvars.copy_context(), take, done))  # NumPy's errstate lives in the context
-    take()
-    waiting = helpers
-    while waiting:
-        try:
-            done.get()
-            waiting -= 1
-        except KeyboardInterrupt as failure:
-            failures.append(failure)
-    if failures:
-        raise failures[0]
+    def next_turn(self):
+        """The next turn that has items, or None."""
+        for body, items in self.turns:
+            if len(items):
+                return _Turn(body, items)
+        return None
 
 
 def _keep_workers_away():
-    """Bar the workers from the core that this thread runs on, where every core has a thread to run.
+    """Bar the workers from the core that this thread runs on, where every core has a thread to run: then returns (the cores of
+    this process, the one of this thread), else None.
 
-    After a pause Linux here (a virtual machine) wakes a worker on the core of its caller though another is idle, and they
-    share it for tens of milliseconds: a product of 0.53 ms took 0.95.
+    After a pause Linux here (a virtual machine) wakes a thread on the core of who wakes it though another is idle, and they
+    share it for milliseconds: a product of 0.53 ms took 0.95.
     """
     global _away
     if _current_core is None:
-        return
+        return None
     try:
         cores = os.sched_getaffinity(0)
         if len(_ids) < len(cores) - 1 or len(cores) == 1:
-            return  # cores to spare
-        away = cores - {_current_core()}, len(_ids)
+            return None  # cores to spare
+        here = _current_core()
+        away = cores - {here}, len(_ids)
         if away != _away:
             for number in _ids:
                 os.sched_setaffinity(number, away[0])
             _away = away
+        return cores, here
     except OSError:  # forbidden here, or a thread that has gone: the system places them as it likes
+        return None
+
+
+@contextlib.contextmanager
+def _staying_here(cores):
+    """Keep this thread on its core: between turns it sleeps, and must not wake up on the core of the worker that wakes it."""
+    if cores is None:
+        yield
         return
+    everywhere, here = cores
+    os.sched_setaffinity(0, {here})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, everywhere)
 
 
 def _core_of_this_thread():
@@ -193,12 +273,12 @@ _current_core = _core_of_this_thread()
 
 def _work(tasks):
     while True:
-        context, take, done = tasks.get()
+        context, section = tasks.get()
         try:
-            context.run(take)
+            context.run(section.take_part)
         finally:
-            done.put(None)
-            del context, take, done  # keep nothing alive while waiting
+            section.gone.put(None)
+            del context, section  # keep nothing alive while waiting
 
 
 class _SingleBlasThread:

@@ -6,9 +6,9 @@ on one core: (8, 64, 112, 112) takes it 4.2 ms, this 0.5.
 """
 
 from minidl.backend import NotFor, implements
-from minidl.backend.cpu.normalize import Table
+from minidl.backend.cpu.normalize import table_of
 from minidl.backend.layout import is_stored_right
-from minidl.backend.threads import BIG
+from minidl.backend.threads import BIG, parallel_for
 
 
 def accepts(array, axes, keepdim, dtype):
@@ -23,7 +23,9 @@ def accepts(array, axes, keepdim, dtype):
 @implements("sum", "cpu/rows", accepts, "per channel or column: a product with ones over long rows, all cores")
 def sum_over(array, axes, keepdim, dtype):
     """Σ array over all axes but the channels'."""
-    table = Table(array)
+    table = table_of(array)
     rows = table.rows(array)
-    total = table.sums(lambda block, n, room, first: [table.add_up(block(rows), first)], 1)[0].astype(dtype)
+    body, sums = table.adding(lambda block, line: table.add_up(block.of(rows), block, line), 1)
+    parallel_for(body, table.blocks)
+    total = sums.sum((0, 1)).astype(dtype)
     return total.reshape([n if k == 1 else 1 for k, n in enumerate(array.shape)]) if keepdim else total
