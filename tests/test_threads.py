@@ -138,6 +138,17 @@ def test_blas_keeps_to_one_thread_inside_and_gets_back_what_it_had():
     assert blas_threads() == before
 
 
+def test_a_second_thread_keeps_blas_to_one_thread_too():
+    parallel_map(lambda _: None, range(4))  # this thread was the first
+    if max(blas_threads()) == 1:
+        pytest.skip("BLAS has one thread anyway on this machine")
+    inside = []
+    thread = threading.Thread(target=lambda: inside.append(parallel_map(lambda _: blas_threads(), range(4))))
+    thread.start()
+    thread.join()
+    assert all(set(counts) == {1} for counts in inside[0])
+
+
 def test_errstate_goes_along():
     with np.errstate(divide="raise"), pytest.raises(FloatingPointError):
         parallel_for(lambda _: np.ones(3) / np.zeros(3), range(6))

@@ -293,24 +293,39 @@ class _SingleBlasThread:
             if self.inside == 1:
                 if self.libraries is None:
                     self.libraries = _blas_libraries()
-                self.before = [library.get_num_threads() for library in self.libraries]
-                for library, threads in zip(self.libraries, self.before, strict=True):
+                self.before = [get() for get, _ in self.libraries]
+                for (_, set_), threads in zip(self.libraries, self.before, strict=True):
                     if threads != 1:
-                        library.set_num_threads(1)
+                        set_(1)
 
     def __exit__(self, *_):
         with self.lock:
             self.inside -= 1
             if not self.inside:
-                for library, threads in zip(self.libraries, self.before, strict=True):
+                for (_, set_), threads in zip(self.libraries, self.before, strict=True):
                     if threads != 1:
-                        library.set_num_threads(threads)
+                        set_(threads)
 
 
 def _blas_libraries():
+    """[(how many threads has it? , let it have so many)] of the BLAS libraries in this process."""
     import threadpoolctl  # 5 ms, paid at the first use
     memory.keep()         # also something to do once, before the first large piece of work
-    return threadpoolctl.ThreadpoolController().select(user_api="blas").lib_controllers
+    return [_switches(library) for library in threadpoolctl.ThreadpoolController().select(user_api="blas").lib_controllers]
+
+
+def _switches(library):
+    """OpenBLAS's own functions where we find them: threadpoolctl lets the thread that came first change the number, and no other
+    as long as that one lives. A network trained in a second thread would keep both.
+    """
+    if library.internal_api == "openblas" and library.threading_layer == "pthreads":
+        functions = ctypes.PyDLL(library.filepath)  # keeps the interpreter's lock: nobody else is to go first
+        # as NumPy's wheels and the distributions name them
+        for prefix, suffix in itertools.product(("", "scipy_"), ("", "64_", "_64", "_64_")):
+            names = [f"{prefix}openblas_{verb}_num_threads{suffix}" for verb in ("get", "set")]
+            if all(hasattr(functions, name) for name in names):
+                return tuple(getattr(functions, name) for name in names)
+    return library.get_num_threads, library.set_num_threads
 
 
 _single = _SingleBlasThread()
