@@ -59,6 +59,16 @@ def test_a_turn_begins_when_the_one_before_is_over(count):
         assert sorted(done) == [(turn, item) for turn, size in enumerate(sizes) for item in range(size)]
 
 
+def test_helpers_come_back_for_the_next_turn():
+    meeting = threading.Barrier(3, timeout=10)
+
+    def wait(_):
+        meeting.wait()
+
+    for _ in range(5):  # the helpers sleep during the turn of one item
+        parallel_turns(iter([(wait, range(3)), (lambda _: time.sleep(0.01), range(1)), (wait, range(6)), (wait, range(3))]), 6)
+
+
 @pytest.mark.parametrize("failing", ["first item", "last item", "generator", "generator at once"])
 def test_failure_ends_the_turns(failing):
     def body(item):
@@ -105,8 +115,8 @@ def test_failure_stops_the_section_and_is_raised():
     def body(k):
         if k == 5:
             raise ValueError("item 5")
-        running.append(k)
         time.sleep(0.001)
+        running.append(k)
 
     with pytest.raises(ValueError, match="item 5"):
         parallel_for(body, range(100_000))

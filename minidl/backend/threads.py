@@ -149,16 +149,20 @@ class _Turn:
         self.body, self.count = body, len(items)
         self.rest = iter(items)           # shared: taking the next one is a single call into C, which the interpreter's lock makes safe
         self.finished = itertools.count(1)  # how many are done: the same
-        self.over = threading.Lock()      # held until the last one is done
+        self.over = threading.Lock()        # held until the last one is done
         self.over.acquire()
 
 
 class _Section:
-    """The turns of one call, and the threads that work on them."""
+    """The turns of one call, and the threads that work on them.
+
+    A helper that finds nothing more to do goes back to sleep, and is called again for the next turn: at the end of a section
+    nobody has to be woken up. Only the thread that asked for the section waits.
+    """
 
     def __init__(self, turns, turns_follow):
         self.turns, self.turns_follow = turns, turns_follow  # is there more than one turn?
-        self.failure, self.gone = None, SimpleQueue()
+        self.failure, self.helpers, self.calls, self.gone = None, (), [], SimpleQueue()
         self.turn = _Turn(_nothing, (None,))  # whoever does it begins the generator: others wake up meanwhile
 
     def run(self, helpers):
@@ -170,17 +174,17 @@ class _Section:
             _workers.append(tasks)
             _ids.append(worker.native_id)
         cores = _keep_workers_away()
-        for tasks in _workers[:helpers]:
-            tasks.put((contextvars.copy_context(), self))  # NumPy's errstate lives in the context
+        self.helpers = [(tasks, contextvars.copy_context()) for tasks in _workers[:helpers]]  # NumPy's errstate lives in the context
+        self.call_helpers()
         with _staying_here(cores if self.turns_follow else None):
-            self.take_part()
+            self.take_part(True)
         if self.failure is None:
-            return  # every item is done: a helper that has not noticed yet finds nothing
-        waiting = helpers
-        while waiting:
+            return  # every item is done: a helper that has not woken up yet finds nothing
+        answers = 0
+        while answers < len(self.calls):
             try:
                 self.gone.get()
-                waiting -= 1
+                answers += 1
             except KeyboardInterrupt as failure:
                 self.failure = failure
         try:
@@ -188,8 +192,15 @@ class _Section:
         finally:
             self.failure = None  # the traceback leads here: no circle
 
-    def take_part(self):
-        """Work on the turns until there are no more."""
+    def call_helpers(self):
+        """Wake up all helpers but the one that runs this."""
+        for tasks, context in self.helpers:
+            if tasks is not _here.__dict__.get("tasks"):
+                self.calls.append(tasks)
+                tasks.put((context, self))
+
+    def take_part(self, until_the_end=False):
+        """Work on the turns until nothing is left to take up, or until there are no more turns."""
         turn = item = None
         _here.inside = True
         try:
@@ -197,14 +208,14 @@ class _Section:
                 for item in turn.rest:
                     turn.body(item)
                     if next(turn.finished) == turn.count:
-                        self.turn = self.next_turn()
-                        turn.body = None  # a thread that still sleeps keeps nothing alive
-                        turn.over.release()
+                        self.advance(turn)
                     if self.failure is not None:
                         return
                 item = None
-                turn.over.acquire()  # until the last one is done
-                turn.over.release()
+                if turn is self.turn:  # others are still at it
+                    if not until_the_end:
+                        return
+                    turn.over.acquire()
         except BaseException as failure:  # also Ctrl-C: run() raises it again, after the others have stopped
             if self.failure is None:
                 self.failure = failure
@@ -214,6 +225,14 @@ class _Section:
                     turn.over.release()
         finally:
             _here.inside = False
+
+    def advance(self, turn):
+        """The turn's last item is done: begin the next one."""
+        self.turn = self.next_turn()
+        turn.body = None  # a thread that still sleeps keeps nothing alive
+        turn.over.release()
+        if self.turn is not None:
+            self.call_helpers()
 
     def next_turn(self):
         """The next turn that has items, or None."""
@@ -272,6 +291,7 @@ _current_core = _core_of_this_thread()
 
 
 def _work(tasks):
+    _here.tasks = tasks
     while True:
         context, section = tasks.get()
         try:
