@@ -113,9 +113,10 @@ def test_failure_stops_the_section_and_is_raised():
     running = []
 
     def body(k):
-        if k >= 5 and threading.current_thread() is threading.main_thread():  # which would be the first to leave
+        here = threading.current_thread() is threading.main_thread()
+        if here and k >= 5:  # while the others are in the middle of theirs
             raise ValueError("item 5 or so")
-        time.sleep(0.001)
+        time.sleep(0.001 if here else 0.005)
         running.append(k)
 
     with pytest.raises(ValueError, match="item 5"):
