@@ -110,16 +110,19 @@ def test_a_turn_that_is_over_keeps_nothing_alive():
 
 
 def test_failure_stops_the_section_and_is_raised():
-    running = []
+    running, meeting = [], threading.Barrier(3, timeout=10)
 
     def body(k):
         here = threading.current_thread() is threading.main_thread()
-        if here and k >= 5:  # while the others are in the middle of theirs
-            raise ValueError("item 5 or so")
-        time.sleep(0.001 if here else 0.005)
+        if k < 3:
+            meeting.wait()
+        elif here:  # while the others are in the middle of theirs
+            raise ValueError("item 3 or so")
+        if not here:
+            time.sleep(0.005)
         running.append(k)
 
-    with pytest.raises(ValueError, match="item 5"):
+    with pytest.raises(ValueError, match="item 3"):
         parallel_for(body, range(100_000))
     assert len(running) < 1000
     count = len(running)
