@@ -1,8 +1,8 @@
 """Batch normalisation (+ add) (+ relu) on the CPU, forward and backward, each in two sweeps over large blocks, on all cores.
 
 The idea. In channels-last storage x is a table of rows, one number per channel. NumPy is slow on short rows, so k of them
-stand side by side as one long row, beside which the channels' scales are repeated k times. A sweep takes a block of some
-250,000 numbers at a time through all its passes (product, sum, relu, ...); the rows are added up by a product with ones,
+stand side by side as one long row, beside which the channels' scales are repeated k times. A sweep takes a block of up to
+524,288 numbers at a time through all its passes (product, sum, relu, ...); the rows are added up by a product with ones,
 partial sums merged in float64, in order. The thread that ends the first sweep goes straight on with the second, backwards:
 what it touched last is still in a cache.
 
@@ -13,7 +13,9 @@ before its first pass.
 Sound where the mean is large: Σx²/n − mean² and x·a + b lose digits with (mean/std)². Nobody pays for that who need not:
 the sums are looked at first, and only where |mean| > 4·std in some channel are the values centred before they are used.
 
-The bound is memory: forward reads x twice and writes y, backward reads grad_y, y and x, then x and the gated gradient.
+The bound is memory where x is large: forward reads x twice and writes y, backward reads grad_y, y and x, then x and the gated
+gradient. Measured, with relu (PyTorch in brackets): (8, 64, 112, 112) 8.2 ms (6.9), (8, 256, 56, 56) with an addition 9.2 (8.8).
+Small x is bound by thirteen passes and 0.2 ms of Python, which its caches have forgotten meanwhile: (8, 256, 14, 14) 0.63 (0.21).
 """
 
 import functools
