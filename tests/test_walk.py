@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import minidl
+from minidl.core import graph
 from minidl.core import op as registry
 from minidl.core.errors import GraphError
 from minidl.core.graph import backward_steps
@@ -169,6 +170,57 @@ def test_a_fresh_gradient_is_taken_without_a_copy(monkeypatch):
     monkeypatch.setattr(ops, "clone", lambda x: copies.append(1) or original(x))
     (a * b).backward(ones(3))
     assert copies == []
+
+
+def test_paths_that_meet_are_added_in_place_where_nobody_sees_it(monkeypatch):
+    added = []
+    monkeypatch.setattr(graph, "_plus", lambda *args, plus=graph._plus: added.append(args) or plus(*args))
+    x = minidl.ones(3, requires_grad=True)
+    h = x * 2
+    (h.exp() + h.sin() + h.tanh()).sum().backward()
+    assert not added
+    np.testing.assert_allclose(x.grad.numpy(), 2 * (np.exp(2) + np.cos(2) + 1 - np.tanh(2) ** 2), rtol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(3,), (2, 3, 4, 4)])
+def test_a_gradient_that_somebody_holds_is_not_added_to(shape):
+    """Held by a hook, by a step that was kept, as the same array for two inputs, or as a view of it."""
+    x = minidl.ones(shape, requires_grad=True)
+    h, held = x * 2, []
+
+    def hold(grad):
+        held.append((grad, grad.numpy().copy()))
+
+    for path in (h * 3, h * 1, h + h, h.reshape(-1).reshape(shape)):
+        path.register_hook(hold)
+        h = h + path
+    h.register_hook(hold)
+    for step in backward_steps([h], [minidl.full(shape, 0.5)]):
+        for grad in step.grads_out:
+            if grad is not None:
+                hold(grad)
+    for grad, before in held:
+        np.testing.assert_array_equal(grad.numpy(), before)
+    np.testing.assert_array_equal(x.grad.numpy(), np.full(shape, 0.5 * (1 + 3 + 1 + 2 + 1) * 2, np.float32))
+
+
+@pytest.mark.parametrize("view", [False, True])
+def test_a_gradient_whose_memory_somebody_holds_is_not_added_to(view):
+    held, x = [], minidl.ones(4, requires_grad=True)
+    h = x * 2
+    older, newer = h.exp(), h.reshape(2, 2) if view else h * 1
+    newer.register_hook(lambda grad: held.append((grad.numpy(), grad.numpy().copy())))  # the array, not the tensor
+    (older.reshape(2, 2) + newer * 3 if view else older + newer * 3).backward(minidl.ones((2, 2) if view else 4))
+    for array, before in held:
+        np.testing.assert_array_equal(array, before)
+
+
+def test_a_broadcast_gradient_is_not_added_to():
+    x = minidl.ones(2, 3, requires_grad=True)
+    h = x * 2
+    older = h.exp().sum()
+    (older + h.sum()).backward()  # the sum's gradient, one number seen six times, arrives first
+    np.testing.assert_allclose(x.grad.numpy(), np.full((2, 3), 2 * (np.exp(2) + 1)), rtol=1e-6)
 
 
 def test_a_broadcast_gradient_becomes_memory_of_its_own():

@@ -146,11 +146,12 @@ def _arrive(edge, grad, totals, own, queue, walking):
         total = grad
         if type(edge) is tuple:
             heapq.heappush(queue, (-edge[0].age, edge[0]))
-    elif own is not None and edge in own:
+    elif own is not None and (edge in own or _is_alone(before, others=1)):
+        own.add(edge)  # `before` is held by the totals only: nobody sees it change
         add_into(before.array, grad.array)
         return before, before
     else:
-        total = _plus(before, grad, walking)  # a new array: `before` may be held by others
+        total = _plus(before, grad, walking)  # a new array: `before` is held by others
         if own is not None:
             own.add(edge)
     totals[edge] = total
@@ -261,12 +262,20 @@ def _settle(totals, create_graph, into):
         while leaves:
             leaf, grad = leaves.pop()
             if leaf._grad is None:
-                own = not create_graph and is_stored_right(grad.array) and references(grad) == _references_alone(grad)
-                leaf._grad = grad if own else _copy(grad, leaf)
+                leaf._grad = grad if not create_graph and _is_alone(grad) else _copy(grad, leaf)
             elif create_graph or not getattr(leaf._grad.array.flags, "writeable", True):  # CuPy has no such flag
                 leaf._grad = _plus(leaf._grad, grad, leaf)
             else:
                 add_into(leaf._grad.array, grad.array)
+
+
+def _is_alone(grad, others=0):
+    """May this gradient's array be written to: does nobody but the caller, and `others` that the caller knows, hold it or its memory?"""
+    if not is_stored_right(grad.array):
+        return False
+    tensor, *arrays = references(grad)
+    alone, *arrays_alone = _references_alone(grad)
+    return tensor == alone + others and arrays == arrays_alone
 
 
 def references(grad):
@@ -277,14 +286,14 @@ def references(grad):
 
 
 def _references_alone(grad, counts={}):  # noqa: B006 - a cache
-    """What references() says of a tensor that only its caller holds: then a leaf may keep it as .grad without a copy.
+    """What _is_alone() sees of a tensor that only its caller holds.
 
-    Measured on a fresh one, in the same kind of call, so that no detail of CPython's counting is assumed.
+    Measured on a fresh one, in the same kind of calls, so that no detail of CPython's counting is assumed.
     """
     is_view = grad.array.base is not None
     if is_view not in counts:
         array = np.empty((1, 1))
         grad = type(grad)(array.T if is_view else array)
         del array
-        counts[is_view] = references(grad)
+        counts[is_view] = (lambda grad: references(grad))(grad)
     return counts[is_view]
