@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import minidl
 from minidl.backend import IMPLEMENTATIONS, explain, run
-from minidl.backend.cpu import choose, conv_blocks, im2col_blocked, matmul, products, winograd, winograd_grad_w
+from minidl.backend.cpu import choose, conv_blocks, im2col_blocked, im2col_narrow, matmul, products, winograd, winograd_grad_w
 from minidl.backend.layout import empty, is_stored_right
 from minidl.backend.window import output_size
 
@@ -180,6 +180,51 @@ def test_many_blocks_equal_the_generic_one(case):
         assert np.abs(on("cpu", op, arrays, how) - expected).max() <= 1e-4 * np.abs(expected).max(), (case, op)
 
 
+NARROW = {
+    "even": ((9, 16, 32, 32), (16, 16, 3, 3), settings_of(padding=((1, 1), (1, 1)))),
+    "odd": ((7, 12, 33, 31), (16, 12, 3, 5), settings_of(padding=((1, 1), (2, 1)))),
+    "stride 2": ((7, 16, 33, 32), (32, 16, 3, 3), settings_of((2, 2), ((1, 1), (1, 1)))),
+    "strides of their own": ((7, 16, 32, 35), (24, 16, 5, 4), settings_of((3, 2), ((2, 1), (1, 2)))),
+    "one large image": ((1, 16, 260, 250), (16, 16, 3, 3), settings_of(padding=((1, 1), (1, 1)))),
+    "a prime number of pixels": ((3, 3, 39, 39), (16, 3, 3, 3), settings_of()),
+}
+
+
+@pytest.mark.parametrize("unpacked", [False, True])
+@pytest.mark.parametrize("case", NARROW)
+def test_few_channels_in_many_blocks(monkeypatch, case, unpacked):
+    """Exact, and the same bits for any number of threads, whatever OpenBLAS chose for this machine."""
+    monkeypatch.setattr(matmul, "has_unpacked_kernels", lambda: unpacked)
+    for op, arrays, how in calls(*NARROW[case], "float32", integers(6)):
+        assert np.array_equal(on("cpu/im2col_narrow", op, arrays, how), on("generic/im2col", op, arrays, how)), op
+    for op, arrays, how in calls(*NARROW[case], "float32", np.random.default_rng(7).standard_normal):
+        results = []
+        for threads in (1, 2, 3):
+            minidl.set_num_threads(threads)
+            results.append(on("cpu/im2col_narrow", op, arrays, how).tobytes())
+        assert results[0] == results[1] == results[2], op
+
+
+def test_few_channels_are_worth_it_where_it_was_measured(monkeypatch):
+    """The layers of CIFAR ResNet-20 and the first ones of larger networks."""
+    def taken(x_shape, w_shape, stride, pad):
+        how = settings_of((stride, stride), ((pad, pad), (pad, pad)))
+        return "".join(str(int("im2col_narrow" in explain(op, *arrays, **more).split("\n")[0]))
+                       for op, arrays, more in calls(x_shape, w_shape, how, "float32", np.zeros))
+
+    monkeypatch.setattr(choose, "has_unpacked_kernels", lambda: True)
+    monkeypatch.setattr(matmul, "has_unpacked_kernels", lambda: True)
+    assert taken((2, 16, 32, 32), (16, 16, 3, 3), 1, 1) == "111"  # conv2d, grad_x, grad_w
+    assert taken((2, 3, 32, 32), (16, 3, 3, 3), 1, 1) == "111"
+    assert taken((2, 16, 32, 32), (32, 16, 3, 3), 2, 1) == "011"
+    assert taken((2, 32, 16, 16), (32, 32, 3, 3), 1, 1) == "001"
+    assert taken((2, 32, 16, 16), (64, 32, 3, 3), 2, 1) == "000"
+    assert taken((2, 64, 8, 8), (64, 64, 3, 3), 1, 1) == "000"
+    assert taken((1, 3, 64, 64), (64, 3, 7, 7), 2, 3) == "011"
+    monkeypatch.setattr(choose, "has_unpacked_kernels", lambda: False)
+    assert taken((2, 16, 32, 32), (16, 16, 3, 3), 1, 1) == "000"
+
+
 @pytest.mark.parametrize("unpacked", [False, True])
 @pytest.mark.parametrize("x_shape, w_shape", [((6, 48, 31, 29), (32, 48, 1, 1)), ((3, 24, 40, 41), (16, 24, 3, 3)),
                                               ((3, 3, 33, 35), (64, 3, 7, 7))])
@@ -207,9 +252,11 @@ def test_blocks_cover_everything_once():
             for row_bytes in (1, 1000, 10**6, 10**8):
                 for work in (0, 10**7, 10**12):
                     seen = np.zeros((N, rows), int)
-                    for block in conv_blocks.blocks(N, rows, row_bytes, work):
+                    blocks = conv_blocks.blocks(N, rows, row_bytes, work)
+                    for block in blocks:
                         seen[block] += 1
                     assert (seen == 1).all()
+    assert len(conv_blocks.blocks(128, 4, 36 << 10, 10**9)) == 8  # not five: one of two threads would have three
 
 
 def test_the_chooser_says_why():
@@ -253,8 +300,9 @@ def test_products_in_slices(a, b):
 
 def test_the_rungs_are_what_their_names_say():
     """A ladder with a rung missing, or twice the same, would go unnoticed: results agree."""
-    assert RUNGS == ["cpu/products", "cpu/winograd", "cpu/winograd_2x2", "cpu/depthwise", "cpu/im2col_blocked"]
+    assert RUNGS == ["cpu/products", "cpu/im2col_narrow", "cpu/winograd", "cpu/winograd_2x2", "cpu/depthwise", "cpu/im2col_blocked"]
     modules = {name: rung for name, rung, *_ in choose.LADDER}
     assert modules["cpu/products"] is products and modules["cpu/im2col_blocked"] is im2col_blocked
+    assert modules["cpu/im2col_narrow"] is im2col_narrow
     for op in OPS:
         assert [i.name for i in IMPLEMENTATIONS[op] if i.backend == "cpu"] == RUNGS

@@ -13,7 +13,8 @@ from typing import NamedTuple
 import numpy as np
 
 from minidl.backend import NotFor, implements
-from minidl.backend.cpu import depthwise, im2col_blocked, products, winograd, winograd_grad_w
+from minidl.backend.cpu import depthwise, im2col_blocked, im2col_narrow, products, winograd, winograd_grad_w
+from minidl.backend.cpu.matmul import few_columns, has_unpacked_kernels
 from minidl.backend.window import output_size
 from minidl.core.config import STATE
 
@@ -44,6 +45,26 @@ def pointwise(call):
     if call.w_shape[2:] != (1, 1) or call.groups > 1 or any(map(any, call.padding)):
         return NotFor("for 1×1 kernels of one group without padding")
     return ""
+
+
+def narrow_can(call):
+    """One group; the cells of a kernel row neighbours in memory."""
+    return "" if call.groups == 1 and call.dilation == (1, 1) else NotFor("for one group and dilation 1")
+
+
+def narrow(call):
+    """Few channels where the results are: then copying windows takes as long as the products."""
+    (O, C, KH, KW), strided = call.w_shape, call.stride != (1, 1)
+    if call.dtype != np.float32 or KW < 3 or not has_unpacked_kernels():
+        return NotFor("for float32, kernels from 3 cells across on, and a BLAS quick at small products (OpenBLAS with AVX-512)")
+    if call.op == "conv2d_grad_w":
+        few = max(O, C) <= NARROW or C <= NARROW // 2 and O <= 2 * NARROW
+        return "" if few else NotFor(f"{C} -> {O} channels: sums of small products take longer (128×64×8×8 -> 64: 1.9 ms, Winograd 1.4)")
+    if call.op == "conv2d":
+        few = O <= NARROW // 2 and not strided and few_columns(KH * (KW + 1) * C, 2 * O)
+        return "" if few else NotFor(f"{C} -> {O} channels: more multiplications take longer (128×32×16×16 -> 32: 2.3 ms, columns 2.1)")
+    few = C < NARROW if strided else C <= NARROW // 2 and 8 * C > O and few_columns(KH * (KW + 1) * O, 2 * C)
+    return "" if few else NotFor(f"{C} <- {O} channels: more multiplications take longer (8×64×56×56 <- 128, stride 2: 3.9 ms, col2im 3.1)")
 
 
 def own_filters(call):
@@ -136,6 +157,7 @@ def winograd_rung(outputs):
 
 LADDER = [  # name, the three ops, can it?, is it worth it?, what explain() says of it
     ("cpu/products", products, pointwise, always, "a 1×1 convolution is one product over all pixels, without columns"),
+    ("cpu/im2col_narrow", im2col_narrow, narrow_can, narrow, "few channels: windows of neighbouring outputs gathered together"),
     ("cpu/winograd", winograd_rung(OUTPUTS), large_tiles_can, large_tiles, "half to a quarter of the multiplications that columns need"),
     ("cpu/winograd_2x2", winograd_rung({(3, 3): (2, 2)}), small_tiles_can, small_tiles,
      "2.25 times fewer multiplications than columns need"),

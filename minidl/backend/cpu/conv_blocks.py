@@ -40,6 +40,9 @@ def blocks(N, rows, row_bytes, work, most=BLOCK, least=4):
     if per_image > 1:
         return [(slice(n, n + 1), part) for n in range(N) for part in spans(rows, -(-rows // per_image))]
     images = max(1, min(most // max(1, rows * row_bytes), N // pieces))
+    count = -(-N // images)
+    if count > pieces:  # five blocks would keep two threads busy as long as six do
+        images = -(-N // (-(-count // least) * least))
     return [(part, slice(0, rows)) for part in spans(N, images)]
 
 
