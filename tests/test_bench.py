@@ -385,6 +385,14 @@ def test_kinds_of_lines():
     assert breakdown.kind_of_line("/usr/lib/python3/x.py", "f", 1) is None
 
 
+def test_waiting_threads_are_idle_and_a_section_is_what_runs_in_it():
+    file = f"{breakdown.PACKAGE}/backend/threads.py"
+    with open(file, encoding="utf-8") as lines:
+        kinds = {line.strip(): breakdown.kind_of_line(file, "f", number) for number, line in enumerate(lines, 1)}
+    assert kinds["context, section = tasks.get()"] == kinds["turn.over.acquire()"] == "idle"
+    assert kinds["turn.body(item)"] is None and kinds["self.advance(turn)"] == "Python"
+
+
 def test_losses_are_judged_by_pytorchs_own_distance():
     same = {"torch NCHW": [1.0, 0.9], "torch NHWC": [1.0, 0.91]}
     assert steps.compare_losses({**same, "minidl": [1.0, 0.93]})[2] == ""

@@ -71,7 +71,7 @@ def kind_of_line(file, function, number):
         return None
     text, part = linecache.getline(file, number), file[len(PACKAGE) + 1:].replace("\\", "/")
     if part == "backend/threads.py":
-        return "idle" if "get()" in text else None if function in ("take", "_one_by_one") else "Python"
+        return "idle" if "get()" in text or "over.acquire()" in text else None if "body(item)" in text else "Python"
     if PRODUCT.search(text):
         return "products"
     if not part.startswith(("backend/", "ops/", "optim/", "core/graph")):
