@@ -205,6 +205,20 @@ def test_few_channels_in_many_blocks(monkeypatch, case, unpacked):
         assert results[0] == results[1] == results[2], op
 
 
+@pytest.mark.parametrize("rung", ["cpu/im2col_narrow", "cpu/im2col_blocked"])
+def test_some_of_the_channels_of_a_larger_array(rung):
+    """Neighbouring channels, but pixels that are not neighbours in memory."""
+    case = (2, 6, 9, 8), (6, 6, 3, 3), settings_of()
+    for op, arrays, how in calls(*case, "float32", integers(8), bias=False):
+        some = [None if a is None else a[:, 2:5] for a in arrays]
+        how |= {name: (how[name][0], 3, *how[name][2:]) for name in ("x_shape", "w_shape") if name in how}
+        if op == "conv2d_grad_w":
+            how["w_shape"] = (3, 3, 3, 3)
+        if op == "conv2d_grad_x":
+            some[1] = some[1][2:5]
+        assert np.array_equal(on(rung, op, some, how), on("generic/im2col", op, some, how)), op
+
+
 def test_few_channels_are_worth_it_where_it_was_measured(monkeypatch):
     """The layers of CIFAR ResNet-20 and the first ones of larger networks."""
     def taken(x_shape, w_shape, stride, pad):
