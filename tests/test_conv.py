@@ -190,6 +190,20 @@ def test_stored_inputs_need_no_layout_conversion(how):
     assert all(a.dtype == np.float32 and is_stored_right(a.array) for a in (y, *grads))
 
 
+@pytest.mark.parametrize("wrong", [{"stride": 2.0}, {"stride": (2, 2.0)}, {"padding": (1.0, 1)}, {"dilation": (True, 1.0)}])
+def test_what_merely_equals_a_setting_is_refused_also_after_the_setting_itself(wrong):
+    """1.0 equals 1: what was found about a call with whole numbers says nothing about one with others."""
+    x, w = minidl.ones(2, 4, 7, 6), minidl.ones(4, 4, 3, 3)
+    right = {"stride": 2, "padding": (1, 1), "dilation": (1, 1)}
+    grad_y = F.conv2d(x, w, **right)
+    for call in (lambda how: F.conv2d(x, w, **how), lambda how: ops.conv2d_grad_x(grad_y, w, x.shape, **how),
+                 lambda how: ops.conv2d_grad_w(x, grad_y, w.shape, **how)):
+        for _ in range(2):
+            call(right)
+        with pytest.raises((ArgumentError, TypeError)):
+            call(right | wrong)
+
+
 def test_names_of_the_implementations():
     for name in ("conv2d", "conv2d_grad_x", "conv2d_grad_w", "unfold", "fold"):
         assert {"generic/im2col", "reference"} <= {i.name for i in IMPLEMENTATIONS[name]}

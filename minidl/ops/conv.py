@@ -3,9 +3,13 @@
 Arrays are handled in backend/*/conv.py; conv_transpose.py and unfold.py hold the relatives.
 """
 
+import functools
+
+import numpy as np
+
 from minidl import backend
 from minidl.backend.window import output_size
-from minidl.core.errors import ShapeError, explained, match_shapes
+from minidl.core.errors import ArgumentError, ShapeError, explained, match_shapes
 from minidl.core.examples import normal
 from minidl.core.op import example, needs_grad, op
 from minidl.ops.broadcast import same_device
@@ -59,10 +63,12 @@ def conv2d_grad_x(grad_y, weight, x_shape, stride=1, padding=0, dilation=1, grou
     Backward:  it is linear in grad_y and in w. With x2 the gradient that arrives (it takes x's place in T = Σ x·y·w):
                grad_grad_y = conv2d(x2, w) and grad_w = conv2d_grad_w(x2, grad_y).
     """
-    match_shapes("conv2d_grad_x", grad_y=(grad_y, "N O OH OW"), w=(weight, "O C/groups KH KW"), groups=groups)
-    how = _checked_gradient("conv2d_grad_x", x_shape, weight.shape, grad_y, stride, padding, dilation, groups)
-    same_device("conv2d_grad_x", grad_y, weight)
-    same_dtype("conv2d_grad_x", grad_y=grad_y, w=weight)
+    how = _usual(grad_y, weight, None, x_shape, weight.shape, grad_y.shape, stride, padding, dilation, groups)
+    if how is None:
+        match_shapes("conv2d_grad_x", grad_y=(grad_y, "N O OH OW"), w=(weight, "O C/groups KH KW"), groups=groups)
+        how = _checked_gradient("conv2d_grad_x", x_shape, weight.shape, grad_y, stride, padding, dilation, groups)
+        same_device("conv2d_grad_x", grad_y, weight)
+        same_dtype("conv2d_grad_x", grad_y=grad_y, w=weight)
     grad_x = backend.run("conv2d_grad_x", grad_y.array, weight.array, x_shape=tuple(x_shape), **how)
     w_shape = weight.shape
     need_y, need_w = needs_grad(grad_y, weight)
@@ -87,10 +93,12 @@ def conv2d_grad_w(x, grad_y, w_shape, stride=1, padding=0, dilation=1, groups=1)
     Backward:  it is linear in x and in grad_y. With w2 the gradient that arrives (it takes w's place in T = Σ x·y·w):
                grad_x = conv2d_grad_x(grad_y, w2) and grad_grad_y = conv2d(x, w2).
     """
-    match_shapes("conv2d_grad_w", x=(x, "N C H W"), grad_y=(grad_y, "N O OH OW"))
-    how = _checked_gradient("conv2d_grad_w", x.shape, w_shape, grad_y, stride, padding, dilation, groups)
-    same_device("conv2d_grad_w", x, grad_y)
-    same_dtype("conv2d_grad_w", x=x, grad_y=grad_y)
+    how = _usual(x, grad_y, None, x.shape, w_shape, grad_y.shape, stride, padding, dilation, groups)
+    if how is None:
+        match_shapes("conv2d_grad_w", x=(x, "N C H W"), grad_y=(grad_y, "N O OH OW"))
+        how = _checked_gradient("conv2d_grad_w", x.shape, w_shape, grad_y, stride, padding, dilation, groups)
+        same_device("conv2d_grad_w", x, grad_y)
+        same_dtype("conv2d_grad_w", x=x, grad_y=grad_y)
     grad_w = backend.run("conv2d_grad_w", x.array, grad_y.array, w_shape=tuple(w_shape), **how)
     x_shape = x.shape
     need_x, need_y = needs_grad(x, grad_y)
@@ -124,6 +132,9 @@ def beside_one(value, neutral):
 
 def _checked(call, x, weight, bias, stride, padding, dilation, groups):
     """The settings as backends take them, if the tensors fit together."""
+    how = _usual(x, weight, bias, x.shape, weight.shape, None, stride, padding, dilation, groups)
+    if how is not None:
+        return how
     if x.ndim == weight.ndim == 4:
         check_groups(call, groups, C=x.shape[1], O=weight.shape[0])
     match_shapes(call, groups=groups, x=(x, "N C H W"), w=(weight, "O C/groups KH KW"), b=(bias, "O"))
@@ -132,6 +143,36 @@ def _checked(call, x, weight, bias, stride, padding, dilation, groups):
     how = conv_window(call, weight.shape[2:], stride, padding, dilation)
     conv_size(call, x.shape, weight.shape[2:], **how)
     return how | {"groups": groups}
+
+
+def _usual(first, second, bias, x_shape, w_shape, y_shape, *settings):
+    """The settings as backends take them if all is well, as nearly always; None leaves it to the checks to find out what is not."""
+    a, b = first.array, second.array
+    if type(a) is not np.ndarray or type(b) is not np.ndarray or a.dtype is not b.dtype or not _plain((x_shape, w_shape, settings)):
+        return None
+    if bias is not None and (type(bias.array) is not np.ndarray or bias.array.dtype is not a.dtype or bias.array.shape != w_shape[:1]):
+        return None
+    return _known(x_shape, w_shape, y_shape, *settings)
+
+
+def _plain(value):
+    """Is this an int, or a tuple of plain values? Then what equals it is the same: 1.0 equals 1, and is no setting."""
+    kinds = {*map(type, value)} if type(value) is tuple else {type(value)}
+    return kinds == {int} or tuple in kinds and kinds <= {int, tuple} and all(map(_plain, value))
+
+
+@functools.lru_cache(maxsize=1024)
+def _known(x_shape, w_shape, y_shape, stride, padding, dilation, groups):
+    """The settings of a convolution of these shapes as backends take them, or None if they do not fit together. Nobody writes into it."""
+    try:
+        if not len(x_shape) == len(w_shape) == 4 or x_shape[1] != w_shape[1] * groups:
+            return None
+        check_groups("conv2d", groups, C=x_shape[1], O=w_shape[0])
+        how = conv_window("conv2d", w_shape[2:], stride, padding, dilation)
+        size = conv_size("conv2d", x_shape, w_shape[2:], **how)
+    except (ArgumentError, ShapeError):
+        return None
+    return how | {"groups": groups} if y_shape in (None, (x_shape[0], w_shape[0], *size)) else None
 
 
 def _checked_gradient(call, x_shape, w_shape, grad_y, stride, padding, dilation, groups):
