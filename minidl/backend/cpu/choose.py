@@ -19,7 +19,8 @@ from minidl.backend.window import output_size
 from minidl.core.config import STATE
 
 OUTPUTS = {(3, 3): (4, 4), (5, 5): (4, 4), (1, 3): (1, 4), (3, 1): (4, 1), (1, 5): (1, 4), (5, 1): (4, 1), (1, 7): (1, 4), (7, 1): (4, 1)}
-NARROW = 32   # channels: with 16 columns are faster (128×16×32×32: 175 against 136), with 32 F(4×4) is (128×32×16×16: 264 against 204)
+FEWEST = 16   # channels: with 8 columns are faster (32×8×64×64: 1.8 ms against 2.3), with 16 F(4×4) is (128×16×32×32 -> 64: 6.5 against 6.9)
+NARROW = 16   # channels with which windows are better gathered for several outputs at a time
 WORTH = 8192  # tiles of 4×4 × channels: 8×32×14×14 -> 128 has 4096 (columns 272, Winograd 212), 8×192×7×7 6144 (equal), 8×96×14×14 12288
 FEW = 200     # tiles of 4×4 below which F(2×2) is faster for many channels: 8×256×14×14 has 128 (538 against 369)
 MANY = 96     # channels: 8×96×14×14 -> 208 has 497 with F(2×2), 420 with F(4×4)
@@ -58,12 +59,12 @@ def narrow(call):
     if call.dtype != np.float32 or KW < 3 or not has_unpacked_kernels():
         return NotFor("for float32, kernels from 3 cells across on, and a BLAS quick at small products (OpenBLAS with AVX-512)")
     if call.op == "conv2d_grad_w":
-        few = max(O, C) <= NARROW or C <= NARROW // 2 and O <= 2 * NARROW
-        return "" if few else NotFor(f"{C} -> {O} channels: sums of small products take longer (128×64×8×8 -> 64: 1.9 ms, Winograd 1.4)")
+        few = max(O, C) < 2 * NARROW or C <= NARROW and O <= 4 * NARROW
+        return "" if few else NotFor(f"{C} -> {O} channels: sums of small products take longer (128×32×16×16 -> 32: 2.1 ms, Winograd 1.9)")
     if call.op == "conv2d":
-        few = O <= NARROW // 2 and not strided and few_columns(KH * (KW + 1) * C, 2 * O)
+        few = O <= NARROW and not strided and few_columns(KH * (KW + 1) * C, 2 * O)
         return "" if few else NotFor(f"{C} -> {O} channels: more multiplications take longer (128×32×16×16 -> 32: 2.3 ms, columns 2.1)")
-    few = C < NARROW if strided else C <= NARROW // 2 and 8 * C > O and few_columns(KH * (KW + 1) * O, 2 * C)
+    few = C < 2 * NARROW if strided else C <= NARROW and 8 * C > O and few_columns(KH * (KW + 1) * O, 2 * C)
     return "" if few else NotFor(f"{C} <- {O} channels: more multiplications take longer (8×64×56×56 <- 128, stride 2: 3.9 ms, col2im 3.1)")
 
 
@@ -101,8 +102,8 @@ def count_tiles(call):
 def too_little(call):
     """Where the transforms cost more than the multiplications that they save, whatever the tile."""
     channels, tiles = min(call.w_shape[:2]), count_tiles(call)
-    if channels < NARROW:
-        return NotFor(f"{channels} channels: transforms would cost more than the products (16 channels: 136 against 175 GFLOP/s)")
+    if channels < FEWEST:
+        return NotFor(f"{channels} channels: transforms would cost more than the products (32×8×64×64 -> 8: 2.3 ms, columns 1.8)")
     if tiles * channels < WORTH:
         return NotFor(f"{tiles} tiles × {channels} channels < {WORTH}: columns are faster there (32 channels at 14×14: 272 against 212)")
     return ""

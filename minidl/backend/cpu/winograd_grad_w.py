@@ -10,7 +10,7 @@ thread makes whole sums, position by position.
 import numpy as np
 
 from minidl.backend.cpu.conv_blocks import channels_last, contiguous, sum_in_lanes
-from minidl.backend.cpu.winograd import apply, tile_blocks, tiles
+from minidl.backend.cpu.winograd import apply, tile_blocks, tiles, transform
 from minidl.backend.threads import parallel_for, scratch, spans
 
 LANES = 1 << 20  # bytes of t·t · C · O: above this the partial sums cost more than they save
@@ -77,7 +77,7 @@ def _by_position(tile, x, grad_y, before):
 def _transform(tile, x, grad_y, images, rows, across, before, V, M):
     """Bᵀ x B into V (t·t, tiles·C) and A grad_y Aᵀ into M (t·t, tiles·O) for these rows of tiles."""
     (m, m2), O = tile.outputs, grad_y.shape[3]
-    apply(tile.B, tiles(tile, x, images, rows, across, before), V)
+    transform(tile.B, tiles(tile, x, images, rows, across, before), V, "between")
     h, w = (rows.stop - rows.start) * m, across * m2
     piece = grad_y[images, rows.start * m:rows.stop * m]
     n, real_h, real_w, _ = piece.shape
@@ -91,4 +91,4 @@ def _transform(tile, x, grad_y, images, rows, across, before, V, M):
                 here[:, there.shape[1]:] = 0
                 here[:, :, there.shape[2]:] = 0
                 here[:, :there.shape[1], :there.shape[2]] = there
-    apply(tile.AT, gathered.reshape(m * m2, -1), M)
+    transform(tile.AT, gathered.reshape(m * m2, -1), M, "between")
