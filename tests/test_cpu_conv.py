@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import minidl
-from minidl.backend import IMPLEMENTATIONS, explain, run
+from minidl.backend import IMPLEMENTATIONS, explain, run, threads
 from minidl.backend.cpu import choose, conv_blocks, im2col_blocked, im2col_narrow, matmul, products, winograd, winograd_grad_w
+from minidl.backend.cpu import winograd_rows as by_rows
 from minidl.backend.layout import empty, is_stored_right
 from minidl.backend.window import output_size
 
@@ -123,11 +124,12 @@ def test_winograd_equals_the_generic_one_up_to_its_rounding(N, C, H, W, O, seed,
 @pytest.mark.parametrize("name, kernel, bound", [
     ("cpu/im2col_blocked", (3, 3), 4e-6), ("cpu/winograd_2x2", (3, 3), 2e-5), ("cpu/winograd", (3, 3), 2e-5),
     ("cpu/winograd", (5, 5), 1e-4), ("cpu/winograd", (1, 3), 1e-5), ("cpu/winograd", (5, 1), 4e-5),
-    ("cpu/winograd", (1, 7), 8e-5), ("cpu/winograd", (7, 1), 8e-5)])
+    ("cpu/winograd", (1, 7), 8e-5), ("cpu/winograd", (7, 1), 8e-5), ("cpu/winograd_rows", (3, 3), 1e-5)])
 def test_rounding_for_outputs_of_size_one(name, kernel, bound):
     """The figures that winograd.py states."""
     padding = tuple((k // 2, k // 2) for k in kernel)
-    case = (2, 128, 14, 14), (64, 128, *kernel), settings_of(padding=padding)
+    size = 16 if name == "cpu/winograd_rows" else 14
+    case = (2, 128, size, size), (64, 128, *kernel), settings_of(padding=padding)
     for op, arrays, how in calls(*case, "float32", np.random.default_rng(0).standard_normal, bias=False):
         expected = on("generic/im2col", op, [a if a is None else a.astype(float) for a in arrays], how)
         error = np.abs(on(name, op, arrays, how) - expected).max() / expected.std()
@@ -147,6 +149,35 @@ def test_winograd_with_every_kernel(kernel, N, C, H, W, O, seed):
         assert error <= 400 * np.finfo(np.float32).eps * terms.max(), (op, kernel, error)
 
 
+@QUICK
+@given(st.integers(1, 3), st.integers(1, 6), st.integers(1, 4), st.integers(1, 5), st.integers(1, 5), st.booleans(), st.integers(0, 99))
+def test_winograd_rows_equals_the_generic_one_up_to_its_rounding(N, C, down, across, O, channels_last, seed):
+    """Also after itself with other channels: what the pixels beyond the image's end were must not matter."""
+    rng = np.random.default_rng(seed)
+    (top, bottom), (left, right) = padding = tuple((int(p), int(q)) for p, q in rng.integers(0, 3, (2, 2)))
+    H, W = 4 * down, 4 * across
+    minidl.set_num_threads(1)
+    ran = 0
+    for x_size in ((H + 2 - top - bottom, W + 2 - left - right), (H, W)):  # whole tiles of outputs, or of conv2d_grad_x
+        case = (N, C, *x_size), (O, C, 3, 3), settings_of(padding=padding)
+        if min(x_size) < 1 or min(output_size(case[0], (3, 3), (1, 1), padding, (1, 1))) < 1:
+            continue
+        for op, arrays, how in calls(*case, "float32", rng.standard_normal, channels_last, bias=seed % 2):
+            rung = next(rung for rung in IMPLEMENTATIONS[op] if rung.name == "cpu/winograd_rows")
+            with minidl.use_backend(rung.name):
+                if rung.refusal(arrays, how):
+                    continue
+            ran += 1
+            for name in ("region", "V", "M", "products"):  # whatever an earlier call left there
+                threads.scratch(name, (1 << 14,))[...] = np.nan
+            expected = on("generic/im2col", op, [None if a is None else a.astype(float) for a in arrays], how)
+            terms = on("generic/im2col", op, [None if a is None else np.abs(a).astype(float) for a in arrays], how)
+            result = rung.function(*arrays, **how)
+            assert np.abs(result - expected).max() <= 100 * np.finfo(np.float32).eps * terms.max(), op
+            assert is_stored_right(result) and result.dtype == np.float32
+    assert ran or min(H, W) < 4 or top + bottom + left + right > 2
+
+
 LARGE = {  # enough work for several blocks and lanes
     "products": ((6, 48, 17, 16), (64, 48, 1, 1), settings_of()),
     "products, stride 2": ((6, 96, 33, 32), (64, 96, 1, 1), settings_of((2, 2))),
@@ -157,6 +188,8 @@ LARGE = {  # enough work for several blocks and lanes
     "groups": ((5, 32, 28, 28), (64, 8, 3, 3), settings_of(padding=((1, 1), (1, 1)), groups=4)),
     "depthwise": ((5, 64, 28, 28), (64, 1, 3, 3), settings_of((1, 1), ((1, 1), (1, 1)), groups=64)),
     "winograd": ((5, 64, 28, 27), (48, 64, 3, 3), settings_of(padding=((1, 1), (1, 1)))),
+    "winograd, rows": ((9, 16, 32, 28), (16, 16, 3, 3), settings_of(padding=((1, 1), (1, 1)))),
+    "winograd, rows, one large image": ((1, 12, 200, 204), (16, 12, 3, 3), settings_of(padding=((1, 1), (1, 1)))),
     "winograd, many channels": ((3, 256, 14, 14), (256, 256, 3, 3), settings_of(padding=((1, 1), (1, 1)))),
 }
 
@@ -165,8 +198,8 @@ LARGE = {  # enough work for several blocks and lanes
 def test_the_same_bits_for_any_number_of_threads(case):
     for op, arrays, how in calls(*LARGE[case], "float32", np.random.default_rng(1).standard_normal):
         results = []
-        for threads in (1, 2, 3):
-            minidl.set_num_threads(threads)
+        for number in (1, 2, 3):
+            minidl.set_num_threads(number)
             results.append(on("cpu", op, arrays, how).tobytes())
         assert results[0] == results[1] == results[2], (case, op)
 
@@ -199,8 +232,8 @@ def test_few_channels_in_many_blocks(monkeypatch, case, unpacked):
         assert np.array_equal(on("cpu/im2col_narrow", op, arrays, how), on("generic/im2col", op, arrays, how)), op
     for op, arrays, how in calls(*NARROW[case], "float32", np.random.default_rng(7).standard_normal):
         results = []
-        for threads in (1, 2, 3):
-            minidl.set_num_threads(threads)
+        for number in (1, 2, 3):
+            minidl.set_num_threads(number)
             results.append(on("cpu/im2col_narrow", op, arrays, how).tobytes())
         assert results[0] == results[1] == results[2], op
 
@@ -223,20 +256,24 @@ def test_few_channels_are_worth_it_where_it_was_measured(monkeypatch):
     """The layers of CIFAR ResNet-20 and the first ones of larger networks."""
     def taken(x_shape, w_shape, stride, pad):
         how = settings_of((stride, stride), ((pad, pad), (pad, pad)))
-        return "".join(str(int("im2col_narrow" in explain(op, *arrays, **more).split("\n")[0]))
-                       for op, arrays, more in calls(x_shape, w_shape, how, "float32", np.zeros))
+        return [explain(op, *arrays, **more).split("\n")[0].split("cpu/")[1]
+                for op, arrays, more in calls(x_shape, w_shape, how, "float32", np.zeros)]
 
     monkeypatch.setattr(choose, "has_unpacked_kernels", lambda: True)
     monkeypatch.setattr(matmul, "has_unpacked_kernels", lambda: True)
-    assert taken((2, 16, 32, 32), (16, 16, 3, 3), 1, 1) == "111"  # conv2d, grad_x, grad_w
-    assert taken((2, 3, 32, 32), (16, 3, 3, 3), 1, 1) == "111"
-    assert taken((2, 16, 32, 32), (32, 16, 3, 3), 2, 1) == "011"
-    assert taken((2, 32, 16, 16), (32, 32, 3, 3), 1, 1) == "000"
-    assert taken((2, 32, 16, 16), (64, 32, 3, 3), 2, 1) == "000"
-    assert taken((2, 64, 8, 8), (64, 64, 3, 3), 1, 1) == "000"
-    assert taken((1, 3, 64, 64), (64, 3, 7, 7), 2, 3) == "011"
-    monkeypatch.setattr(choose, "has_unpacked_kernels", lambda: False)
-    assert taken((2, 16, 32, 32), (16, 16, 3, 3), 1, 1) == "000"
+    lines, narrow, tiles, columns = "winograd_rows", "im2col_narrow", "winograd", "im2col_blocked"
+    assert taken((2, 16, 32, 32), (16, 16, 3, 3), 1, 1) == [lines] * 3  # conv2d, grad_x, grad_w
+    assert taken((2, 3, 32, 32), (16, 3, 3, 3), 1, 1) == [lines] * 3
+    assert taken((2, 16, 31, 31), (16, 16, 3, 3), 1, 1) == [narrow] * 3
+    assert taken((2, 16, 32, 32), (32, 16, 3, 3), 2, 1) == [columns, narrow, narrow]
+    assert taken((2, 32, 16, 16), (64, 32, 3, 3), 2, 1) == [columns] * 3
+    assert taken((128, 64, 8, 8), (64, 64, 3, 3), 1, 1) == [tiles] * 3
+    assert taken((1, 3, 64, 64), (64, 3, 7, 7), 2, 3) == [columns, narrow, narrow]
+    assert taken((1, 3, 64, 64), (64, 3, 3, 3), 1, 1) == [columns, columns, narrow]
+    with minidl.use_winograd(False):
+        assert taken((2, 16, 32, 32), (16, 16, 3, 3), 1, 1) == [narrow] * 3
+        monkeypatch.setattr(choose, "has_unpacked_kernels", lambda: False)
+        assert taken((2, 16, 32, 32), (16, 16, 3, 3), 1, 1) == [columns] * 3
 
 
 @pytest.mark.parametrize("unpacked", [False, True])
@@ -304,8 +341,8 @@ def test_products_in_slices(a, b):
     draw = integers(4)
     a, b = draw(a).astype("f4"), draw(b).astype("f4")
     results = []
-    for threads in (1, 2, 3):
-        minidl.set_num_threads(threads)
+    for number in (1, 2, 3):
+        minidl.set_num_threads(number)
         results.append(on("cpu/sliced", "matmul", (a, b), {}))
         assert np.array_equal(results[-1], np.matmul(a, b)) and results[-1].dtype == a.dtype
         turned = on("cpu/sliced", "matmul", (a, np.ascontiguousarray(b.T).T), {})
@@ -314,9 +351,10 @@ def test_products_in_slices(a, b):
 
 def test_the_rungs_are_what_their_names_say():
     """A ladder with a rung missing, or twice the same, would go unnoticed: results agree."""
-    assert RUNGS == ["cpu/products", "cpu/im2col_narrow", "cpu/winograd", "cpu/winograd_2x2", "cpu/depthwise", "cpu/im2col_blocked"]
+    assert RUNGS == ["cpu/products", "cpu/winograd_rows", "cpu/im2col_narrow", "cpu/winograd", "cpu/winograd_2x2", "cpu/depthwise",
+                     "cpu/im2col_blocked"]
     modules = {name: rung for name, rung, *_ in choose.LADDER}
     assert modules["cpu/products"] is products and modules["cpu/im2col_blocked"] is im2col_blocked
-    assert modules["cpu/im2col_narrow"] is im2col_narrow
+    assert modules["cpu/im2col_narrow"] is im2col_narrow and modules["cpu/winograd_rows"] is by_rows
     for op in OPS:
         assert [i.name for i in IMPLEMENTATIONS[op] if i.backend == "cpu"] == RUNGS

@@ -13,13 +13,14 @@ from typing import NamedTuple
 import numpy as np
 
 from minidl.backend import NotFor, implements
-from minidl.backend.cpu import depthwise, im2col_blocked, im2col_narrow, products, winograd, winograd_grad_w
+from minidl.backend.cpu import depthwise, im2col_blocked, im2col_narrow, products, winograd, winograd_grad_w, winograd_rows
 from minidl.backend.cpu.matmul import few_columns, has_unpacked_kernels
 from minidl.backend.window import output_size
 from minidl.core.config import STATE
 
 OUTPUTS = {(3, 3): (4, 4), (5, 5): (4, 4), (1, 3): (1, 4), (3, 1): (4, 1), (1, 5): (1, 4), (5, 1): (4, 1), (1, 7): (1, 4), (7, 1): (4, 1)}
-FEWEST = 16   # channels: with 8 columns are faster (32×8×64×64: 1.8 ms against 2.3), with 16 F(4×4) is (128×16×32×32 -> 64: 6.5 against 6.9)
+FEWEST = 16   # channels: with 8 columns are faster (32×8×64×64: 1.8 ms, Winograd 2.3), with 16 F(4×4) is (128×16×32×32 -> 64: 6.9, 6.5)
+ROWS = 1536   # C · O: 8×24×28×28 -> 64 takes 0.61 ms with transformed rows, 0.72 with tiles; 8×64×56×56 -> 64 4.5 and 2.7
 NARROW = 16   # channels with which windows are better gathered for several outputs at a time
 WORTH = 8192  # tiles of 4×4 × channels: 8×32×14×14 -> 128 has 4096 (columns 272, Winograd 212), 8×192×7×7 6144 (equal), 8×96×14×14 12288
 FEW = 200     # tiles of 4×4 below which F(2×2) is faster for many channels: 8×256×14×14 has 128 (538 against 369)
@@ -46,6 +47,24 @@ def pointwise(call):
     if call.w_shape[2:] != (1, 1) or call.groups > 1 or any(map(any, call.padding)):
         return NotFor("for 1×1 kernels of one group without padding")
     return ""
+
+
+def rows_can(call):
+    """3×3 with results (for grad_w: outputs) of whole tiles."""
+    size = call.x_shape[2:] if call.op == "conv2d_grad_x" else call.size
+    if call.w_shape[2:] != (3, 3) or size[0] % 4 or size[1] % 4:
+        return NotFor("for 3×3 kernels and a result whose height and width are multiples of 4")
+    return winograd_can(call)
+
+
+def rows_worth(call):
+    """Few channels, of about the same number: where tiles would be gathered for longer than they are multiplied."""
+    O, C = call.w_shape[:2]
+    if C * O > ROWS:
+        return NotFor(f"{C} -> {O} channels: tiles save more multiplications (128×64×8×8 -> 64: 1.1 ms, rows 2.1)")
+    if max(O, C) > 8 * min(O, C):
+        return NotFor(f"{C} -> {O} channels: columns are faster where one side has hardly any (8×3×224×224 -> 64: 6.1 ms, rows 6.4)")
+    return "" if call.size[1] >= 12 else NotFor("rows shorter than 12 outputs: with 4 pixels more, half of the work would be for nothing")
 
 
 def narrow_can(call):
@@ -158,6 +177,7 @@ def winograd_rung(outputs):
 
 LADDER = [  # name, the three ops, can it?, is it worth it?, what explain() says of it
     ("cpu/products", products, pointwise, always, "a 1×1 convolution is one product over all pixels, without columns"),
+    ("cpu/winograd_rows", winograd_rows, rows_can, rows_worth, "few channels: transformed down the image alone, nothing is gathered"),
     ("cpu/im2col_narrow", im2col_narrow, narrow_can, narrow, "few channels: windows of neighbouring outputs gathered together"),
     ("cpu/winograd", winograd_rung(OUTPUTS), large_tiles_can, large_tiles, "half to a quarter of the multiplications that columns need"),
     ("cpu/winograd_2x2", winograd_rung({(3, 3): (2, 2)}), small_tiles_can, small_tiles,

@@ -7,6 +7,8 @@ or gathered as a whole. Blocks and lanes are cut by shape alone, so results do n
 Images here are (N, H, W, C): the storage itself, a view of what is N C H W everywhere else.
 """
 
+import functools
+
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
@@ -79,6 +81,13 @@ def gather(x, images, p, OW, kernel, stride, before, dilation, groups=1):
         cells = as_strided(piece, (*columns.shape[:5], KW, C), (*strides, w * dilation[1], c))
         np.copyto(columns.reshape(cells.shape), cells)
     return columns.reshape(groups, -1, KH * KW * C)
+
+
+@functools.cache
+def divisor(n, most):
+    """The largest divisor of n up to `most`, or n itself where all of them are small: for a stack of equal products."""
+    best = max((d for d in range(1, min(n, most) + 1) if n % d == 0), default=n)
+    return best if best >= 16 else n
 
 
 def lanes_for(bytes_of_one):

@@ -15,12 +15,10 @@ of 3.7, conv2d_grad_w 2.7 instead of 4.5. Four outputs a row take 3.5 ms: twice 
 each copy hands the interpreter's lock over (2 images at a time: 4.3 ms).
 """
 
-import functools
-
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from minidl.backend.cpu.conv_blocks import blocks, channels_last, contiguous, gather, region, sum_in_lanes
+from minidl.backend.cpu.conv_blocks import blocks, channels_last, contiguous, divisor, gather, region, sum_in_lanes
 from minidl.backend.cpu.matmul import UNPACKED, few_columns, in_small_products
 from minidl.backend.cpu.winograd import scatter
 from minidl.backend.layout import empty
@@ -111,7 +109,7 @@ def conv2d_grad_w(x, grad_y, w_shape, stride, padding, dilation, groups):
         np.copyto(lines, as_strided(piece, lines.shape, (h, a, h * s, w * stride[1], c)))
         gradients = scratch("gradients", (n, P, OW, O), x.dtype)  # BLAS would read them from memory in another order
         np.copyto(gradients, grad_y[images, p])
-        pixels = _divisor(P * OW, min(PIXELS, UNPACKED // (K * O)))
+        pixels = divisor(P * OW, min(PIXELS, UNPACKED // (K * O)))
         gradients = gradients.reshape(n, -1, pixels, O)
         products = scratch("products", (KH, *gradients.shape[:2], *out.shape[1:]), x.dtype)
         _, a, h, w, c = lines.strides
@@ -127,10 +125,3 @@ def conv2d_grad_w(x, grad_y, w_shape, stride, padding, dilation, groups):
     sums = sum_in_lanes(parts, (KH, K, O) if turned else (KH, O, K), x.dtype, term)
     sums = sums.reshape(KH, KW, C, O).transpose(3, 0, 1, 2) if turned else sums.reshape(KH, O, KW, C).transpose(1, 0, 2, 3)
     return np.ascontiguousarray(sums).transpose(0, 3, 1, 2)
-
-
-@functools.cache
-def _divisor(n, most):
-    """The largest divisor of n up to `most`, or n itself where all of them are small."""
-    best = max((d for d in range(1, min(n, most) + 1) if n % d == 0), default=n)
-    return best if best >= 16 else n
