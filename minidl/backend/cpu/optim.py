@@ -2,18 +2,19 @@
 
     update_parameters(first, rule, work)      work: [(arrays, numbers)], one entry per parameter, arrays = (parameter, gradient, ...)
 
-The idea: a rule like SGD makes half a dozen passes over its arrays. On a piece of 65,536 elements all but the first find
+The idea: a rule like SGD makes half a dozen passes over its arrays. On a piece of 262,144 elements all but the first find
 everything in the caches, so the step costs what reading p, g, v and writing p, v costs: all of ResNet-50 takes SGD with
-momentum 14.7 ms and Adam 25.6 (PyTorch 13.7 and 24.9; pieces of 16,384 elements 28 and 50, the price of a hand-over). Small
-parameters (a ResNet has a hundred vectors of 64 to 2048 numbers) share a piece's worth of
-work, so that a thread does not wake up for each.
+momentum 13.2 ms and Adam 26.0 (PyTorch 13.7 and 24.9). Smaller pieces would lie in the second cache, but each call of NumPy
+waits for the interpreter's lock when two threads make many: with 65,536 elements it is 21.0 and 40.3 ms, with 32,768 it is 30
+and 57. Small parameters (a ResNet has a hundred vectors of 64 to 2048 numbers) share a piece's worth of work, so that a thread
+does not wake up for each.
 """
 
 from minidl.backend import implements
 from minidl.backend.layout import flat
 from minidl.backend.threads import BIG, parallel_for
 
-PIECE = 1 << 16  # elements of a parameter that are updated at once
+PIECE = 1 << 18  # elements of a parameter that are updated at once
 
 
 @implements("update_parameters", "cpu/pieces", why="pieces that stay in the cache, on all cores")
