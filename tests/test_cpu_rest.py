@@ -250,6 +250,15 @@ def test_max_pooling_of_wide_images_finds_the_same_positions(tiny_items, width):
     assert all(map(np.array_equal, found, right))
 
 
+@pytest.mark.parametrize("stride", (1, 2))
+def test_padding_does_not_win_over_pixels_that_are_as_small(tiny_items, stride):
+    x = image(np.random.default_rng(0), (2, 3, 5, 6), "float32")
+    x[:, 1] = -np.inf
+    how = pool_window("max_pool2d", x, 3, stride, 1, 1, True)
+    found, right = (function("max_pool2d", name)(x, **how) for name in ("cpu/cells", "generic"))
+    assert all(map(np.array_equal, found, right))
+
+
 def test_average_pooling_equals_the_plain_one(tiny_items):
     """Sums in another order: each of at most 16 numbers of size one, and as many gradients."""
     @given(poolings(), st.booleans(), st.sampled_from((None, None, 3)))

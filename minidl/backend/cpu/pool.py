@@ -4,32 +4,35 @@ The idea. Cell (i, j) of all windows is a view of the image, so its part of a ma
 The winner of a row of a window is found first, then the winner of these rows: KW + KH looks in place of KW·KH. With a stride
 along w a view would be runs of C numbers; the columns are therefore sorted by w mod stride first, and every cell sees whole
 rows. The winner's place is kept in one byte: later cells have larger numbers, so `cell > largest so far` times its number, and
-the maximum of these, is the last cell that improved, the first of equal ones.
+the maximum of these, is the last cell that improved, the first of equal ones. An item is copied to where its padding, −∞, lies
+ready; so all items use the same memory, and the views that the passes work on are made once for each thread.
 
 Backward is NumPy's own scatter, image by image. A second thread gains a third only (it seems that np.add.at keeps the
 interpreter's lock); comparing the number again, cell by cell, takes twice as long, and so does `image[at] += g` over every third
 window, which do not overlap. Where no windows do, a mere assignment is enough.
 
-Measured (the quickest of 11), (8, 64, 112, 112), 3×3 stride 2: forward 5.0 ms, backward 2.5 (generic 104 and 5.7); the 13
-poolings of GoogLeNet: forward 20 ms, backward 14 (PyTorch 6.5 and 7.2). Two threads are no quicker than one and a half: each of
-thirty calls an item waits about 10 µs for the interpreter's lock (two processes do not disturb each other). Fewer calls or
-views made beforehand, columns first, or a pixel and its place in one 64-bit number: 22 to 30 ms.
+Measured, two threads: the 13 poolings of GoogLeNet's step, forward 20.5 ms, backward 16 (PyTorch 6.5 and 7.2). What limits it
+is the interpreter's lock: each of 25 calls an item waits for it, about 10 µs (two processes at once, one thread each, are not
+slower than one alone; one thread takes 33 ms). Views made for every item: 23 ms. Smaller items: 25 ms for half as many windows,
+28 for a quarter. No gain: down before across (24 ms), the first two cells in one pass without padding (23 ms), a pixel and its
+place in one 64-bit number, so that a maximum finds both (30 ms).
 
 A mean adds the cells of a column, then of a row; the first two are added into the result, which needs no zeros then (the 10
 poolings of Inception-v3 8.8 ms each way, with zeros 10.2).
 """
 
 from functools import partial
+from threading import get_ident
 
 import numpy as np
 
 from minidl.backend import NotFor, implements
 from minidl.backend.generic import pool as generic
 from minidl.backend.layout import empty, stored
-from minidl.backend.threads import BIG, parallel_for, parallel_map, scratch, spans
+from minidl.backend.threads import BIG, parallel_for, parallel_map, scratch
 from minidl.backend.window import kernel_cells
 
-ITEM = 1 << 19  # outputs that a thread takes up at once: smaller ones hand the interpreter over too often for two threads
+ITEM = 1 << 18  # outputs that a thread takes up at once: smaller ones hand the interpreter over too often for two threads
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
 
@@ -49,69 +52,107 @@ def accepts_max(x, kernel, dilation, **_):
 
 
 class Windows:
-    """Where the windows of a pooling meet the image: rows p of an item, and columns sorted by w mod stride."""
+    """Where the windows of a pooling meet the image."""
 
     def __init__(self, x_shape, kernel, stride, padding, size):
         self.N, self.C, self.H, self.W = x_shape
         self.kernel, self.stride, self.padding, self.size = kernel, stride, padding, size
+        line = max(1, size[1] * self.C)
+        self.rows = evenly(size[0], ITEM // line)  # of windows, in an item
+        self.images = evenly(self.N, ITEM // (size[0] * line)) if self.rows == size[0] else 1
+        # a position from the window's corner, i·W + j, fits into a byte for 3 × 3 and W up to 126
+        self.line = self.W if (kernel[0] - 1) * self.W + kernel[1] <= 256 else kernel[1]
 
     def items(self):
-        """[(images, rows p)] of about ITEM outputs each."""
-        rows, columns = self.size
-        line = max(1, columns * self.C)
-        if rows * line <= ITEM:
-            return [(images, slice(0, rows)) for images in spans(self.N, max(1, ITEM // (rows * line)))]
-        return [(slice(n, n + 1), p) for n in range(self.N) for p in spans(rows, max(1, ITEM // line))]
+        """[(images, rows p)], all of one size: the last ones begin earlier and do some windows again."""
+        return [(slice(n, n + self.images), slice(p, p + self.rows)) for n in starts(self.N, self.images)
+                for p in starts(self.size[0], self.rows)]
 
-    def needed(self, p):
-        """The rows h that the windows p look at."""
-        first = p.start * self.stride[0] - self.padding[0]
-        last = (p.stop - 1) * self.stride[0] - self.padding[0] + self.kernel[0] - 1
-        return slice(max(0, first), min(self.H, last + 1))
-
-    def cells(self, axis, outputs):
-        """(cell, is it the first, outputs) along one axis: for which windows a cell is the first that lies in the image,
-        then for which windows it is a further one.
-        """
-        s, pad, length = self.stride[axis], self.padding[axis], (self.H, self.W)[axis]
-        for cell in range(self.kernel[axis]):
-            start, stop = max(outputs.start, -((cell - pad) // s)), min(outputs.stop, (length - 1 - cell + pad) // s + 1)
-            further = max(outputs.start, (pad - cell) // s + 1) if cell else stop  # before it, pad − q·s = cell: nothing lies before
-            first, further = slice(start, min(further, stop)), slice(further, stop)
-            for is_first, some in ((True, first), (False, further)):
-                if some.stop > some.start:
-                    yield cell, is_first, some
-
-    def rows(self, p, h):
-        """(cell, is it the first, rows of the item, rows among h) down the windows."""
-        for cell, is_first, some in self.cells(0, p):
-            start = some.start * self.stride[0] - self.padding[0] + cell - h.start
-            yield (cell, is_first, (slice(None), slice(some.start - p.start, some.stop - p.start)),
-                   (slice(None), slice(start, start + (some.stop - some.start - 1) * self.stride[0] + 1, self.stride[0])))
-
-    def columns(self):
-        """(cell, is it the first, outputs, phase, columns of that phase) across the windows."""
-        whole = slice(None), slice(None)
-        for cell, is_first, some in self.cells(1, slice(0, self.size[1])):
-            shift, phase = divmod(cell - self.padding[1], self.stride[1])
-            yield cell, is_first, (*whole, some), phase, (*whole, slice(some.start + shift, some.stop + shift))
-
-    def corners(self, p):
-        """h·W + w of the windows' corners, (rows, OW, 1)."""
-        rows = np.arange(p.start, p.stop, dtype=np.int32) * self.stride[0] - self.padding[0]
-        columns = np.arange(self.size[1], dtype=np.int32) * self.stride[1] - self.padding[1]
+    def corners(self):
+        """h·W + w of the windows' corners, (OH, OW, 1)."""
+        rows, columns = (np.arange(n, dtype=np.int32) * s - pad for n, s, pad in zip(self.size, self.stride, self.padding, strict=True))
         return (rows[:, None] * self.W + columns)[..., None]
 
-    def by_phase(self, block):
-        """The columns of some rows sorted by w mod stride, one array a phase."""
-        if self.stride[1] == 1:
-            return [block]
-        phases = []
-        for phase in range(self.stride[1]):
-            columns = block[:, :, phase::self.stride[1]]
-            phases.append(scratch(f"pool phase {phase}", columns.shape, columns.dtype))
-            np.copyto(phases[-1], columns)
-        return phases
+
+def evenly(n, most):
+    """How long pieces of 0 ... n are, all alike and `most` at the most."""
+    return -(-n // max(1, -(-n // max(1, most))))
+
+
+def starts(n, count):
+    """Where pieces of `count` begin that cover 0 ... n."""
+    return [min(start, n - count) for start in range(0, n, count)] if n else []
+
+
+class Plan:
+    """Memory of one thread for the items of a call, and the passes over it: all views are made once, since while one thread is in
+    Python the other one cannot go on.
+    """
+
+    def __init__(self, windows, dtype):
+        self.windows = windows
+        (KH, KW), (sh, sw), (OH, OW) = windows.kernel, windows.stride, (windows.rows, windows.size[1])
+        self.deep = (OH - 1) * sh + KH
+        self.phases, self.columns = [], []
+        for phase in range(min(sw, KW)):
+            self.add_phase(phase, -(-((OW - 1) * sw + KW - phase) // sw), dtype)
+        shape = windows.images, self.deep, OW, windows.C
+        self.seen = [self.phases[j % sw][:, :, j // sw:j // sw + OW] for j in range(KW)]
+        row_best, row_numbers, passes = across(self.seen, shape)
+        below = [(slice(None), slice(i, i + (OH - 1) * sh + 1, sh)) for i in range(KH)]
+        self.best, self.numbers, further = down([row_best[rows] for rows in below], [row_numbers[rows] for rows in below], windows.line)
+        self.passes = passes + further
+
+    def add_phase(self, phase, count, dtype):
+        """Columns w ≡ phase (mod stride), counted from the padding's first: side by side, so that a cell of the kernel sees whole rows."""
+        s, left, W = self.windows.stride[1], self.windows.padding[1], self.windows.W
+        first = max(0, -((phase - left) // s))
+        past = min(count, (W - 1 + left - phase) // s + 1)
+        columns = scratch(f"pool phase {phase}", (self.windows.images, self.deep, count, self.windows.C), dtype)
+        columns[:, :, :first], columns[:, :, past:] = -np.inf, -np.inf
+        self.phases.append(columns)
+        start = first * s + phase - left
+        self.columns.append((slice(first, past), slice(start, start + (past - first - 1) * s + 1, s)))
+
+    def load(self, image, p):
+        """Copy what the windows p see; rows outside are −∞."""
+        top = p.start * self.windows.stride[0] - self.windows.padding[0]
+        first, past = max(0, -top), min(self.deep, self.windows.H - top)
+        for phase, (inside, columns) in zip(self.phases, self.columns, strict=True):
+            if first:
+                phase[:, :first] = -np.inf
+            if past < self.deep:
+                phase[:, past:] = -np.inf
+            np.copyto(phase[:, first:past, inside], image[:, top + first:top + past, columns])
+
+
+def across(seen, shape):
+    """The largest of the pixels that the cells of a row see, its cell's number, and the passes that find them."""
+    if len(seen) == 1:
+        numbers = scratch("pool row numbers", shape, np.uint8)
+        numbers.fill(0)
+        return seen[0], numbers, []
+    best, (numbers, better) = scratch("pool row", shape, seen[0].dtype), (scratch(f"pool row {k}", shape, np.uint8) for k in ("at", "if"))
+    passes = [partial(np.greater, seen[1], seen[0], out=numbers.view(bool)), partial(np.maximum, seen[0], seen[1], out=best)]
+    for cell, pixels in enumerate(seen[2:], 2):
+        passes += [partial(np.greater, pixels, best, out=better.view(bool)), partial(np.maximum, best, pixels, out=best),
+                   partial(np.multiply, better, np.uint8(cell), out=better), partial(np.maximum, numbers, better, out=numbers)]
+    return best, numbers, passes
+
+
+def down(seen, numbers, line):
+    """The largest of what won in the rows of a window, its number line·i + j, and the passes. Later rows have larger numbers."""
+    if len(seen) == 1:
+        return seen[0], numbers[0], []
+    shape = seen[0].shape
+    best, (number, better, more) = scratch("pool best", shape, seen[0].dtype), (scratch(f"pool {k}", shape, np.uint8) for k in "abc")
+    passes, so_far = [], (seen[0], numbers[0])
+    for i in range(1, len(seen)):
+        passes += [partial(np.greater, seen[i], so_far[0], out=better.view(bool)), partial(np.maximum, so_far[0], seen[i], out=best),
+                   partial(np.add, numbers[i], np.uint8(i * line), out=more), partial(np.multiply, better, more, out=better),
+                   partial(np.maximum, so_far[1], better, out=number)]
+        so_far = best, number
+    return best, number, passes
 
 
 def channels_last(array):
@@ -127,65 +168,36 @@ def max_pool2d(x, kernel, stride, padding, dilation, size):
     y = empty((*x.shape[:2], *size), x.dtype, x)
     indices = empty(y.shape, generic.index_dtype(x), x)
     source, largest, where = channels_last(x), channels_last(y), channels_last(indices)
-    # a position from the window's corner, i·W + j, fits into a byte for 3 × 3 and W up to 126
-    down = windows.W if (kernel[0] - 1) * windows.W + kernel[1] <= 256 else kernel[1]
+    corners, plans = windows.corners(), {}
 
     def run(item):
         images, p = item
-        h, best = windows.needed(p), largest[images, p]
-        of_rows = best.shape[0], h.stop - h.start, *best.shape[2:]
-        row_best, row_numbers = scratch("pool row", of_rows, x.dtype), scratch("pool row numbers", of_rows, np.uint8)
-        numbers, better, more = (scratch(f"pool {name}", best.shape, np.uint8) for name in "abc")
-        row_better = scratch("pool row better", of_rows, np.uint8)
-        phases = windows.by_phase(source[images, h])
-        passes = []
-        for cell, is_first, outputs, phase, pixels in windows.columns():
-            passes += across(is_first, phases[phase][pixels], cell, row_best[outputs], row_numbers[outputs], row_better[outputs])
-        for cell, is_first, outputs, rows in windows.rows(p, h):
-            passes += downwards(is_first, row_best[rows], row_numbers[rows], cell * down, best[outputs], numbers[outputs],
-                                better[outputs], more[outputs])
-        for work in passes:
+        plan = plans.get(get_ident())
+        if plan is None:
+            plan = plans[get_ident()] = Plan(windows, x.dtype)
+        plan.load(source[images], p)
+        for work in plan.passes:
             work()
-        if np.isnan(best, out=better.view(bool)).any():
+        if not plan.best.min() > -np.inf:
             return True
-        positions = where[images, p]
-        np.copyto(positions, numbers)
-        if down != windows.W:
-            add_rows(positions, numbers, better, more, windows)
-        np.add(positions, windows.corners(p), out=positions)
+        np.copyto(largest[images, p], plan.best)
+        positions = scratch("pool positions", plan.numbers.shape, indices.dtype)
+        np.copyto(positions, plan.numbers)
+        if windows.line != windows.W:
+            add_rows(positions, plan.numbers, windows)
+        np.add(positions, corners[p], out=where[images, p])
         return False
 
-    if any(parallel_map(run, windows.items())):  # a NaN wins, which no comparison says
+    if any(parallel_map(run, windows.items())):  # a NaN wins, which no comparison says; and padding must not win over −∞
         return generic.max_pool2d(x, kernel, stride, padding, dilation, size)
     return y, indices
 
 
-def across(is_first, seen, number, best, numbers, better):
-    """The passes that look at one cell of every row of windows."""
-    if is_first:
-        return partial(np.copyto, best, seen), partial(numbers.fill, number)
-    return (partial(np.greater, seen, best, out=better.view(bool)), partial(np.maximum, best, seen, out=best),
-            partial(np.multiply, better, np.uint8(number), out=better), partial(np.maximum, numbers, better, out=numbers))
-
-
-def downwards(is_first, seen, seen_numbers, number, best, numbers, better, more):
-    """The passes that look at one row of all windows: what won in the row, and where. Later rows have larger numbers."""
-    if is_first:
-        return partial(np.copyto, best, seen), partial(np.add, seen_numbers, np.uint8(number), out=numbers)
-    return (partial(np.greater, seen, best, out=better.view(bool)), partial(np.maximum, best, seen, out=best),
-            partial(np.add, seen_numbers, np.uint8(number), out=more), partial(np.multiply, better, more, out=better),
-            partial(np.maximum, numbers, better, out=numbers))
-
-
-def add_rows(positions, numbers, below, row, windows):
+def add_rows(positions, numbers, windows):
     """Cell numbers i·KW + j to i·W + j, from the window's corner."""
-    KH, KW = windows.kernel
-    row.fill(0)
-    for i in range(1, KH):
-        np.greater_equal(numbers, np.uint8(i * KW), out=below.view(bool))
-        np.add(row, below, out=row)
     further = scratch("pool further", positions.shape, positions.dtype)
-    np.multiply(row, positions.dtype.type(windows.W - KW), out=further)
+    np.copyto(further, numbers // np.uint8(windows.line))
+    np.multiply(further, positions.dtype.type(windows.W - windows.line), out=further)
     np.add(positions, further, out=positions)
 
 
