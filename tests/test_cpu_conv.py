@@ -150,12 +150,12 @@ def test_winograd_with_every_kernel(kernel, N, C, H, W, O, seed):
 
 
 @QUICK
-@given(st.integers(1, 3), st.integers(1, 6), st.integers(1, 4), st.integers(1, 5), st.integers(1, 5), st.booleans(), st.integers(0, 99))
+@given(st.integers(1, 3), st.integers(1, 6), st.integers(1, 4), st.integers(1, 19), st.integers(1, 5), st.booleans(), st.integers(0, 99))
 def test_winograd_rows_equals_the_generic_one_up_to_its_rounding(N, C, down, across, O, channels_last, seed):
     """Also after itself with other channels: what the pixels beyond the image's end were must not matter."""
     rng = np.random.default_rng(seed)
     (top, bottom), (left, right) = padding = tuple((int(p), int(q)) for p, q in rng.integers(0, 3, (2, 2)))
-    H, W = 4 * down, 4 * across
+    H, W = 4 * down, across
     minidl.set_num_threads(1)
     ran = 0
     for x_size in ((H + 2 - top - bottom, W + 2 - left - right), (H, W)):  # whole tiles of outputs, or of conv2d_grad_x
@@ -238,10 +238,10 @@ def test_few_channels_in_many_blocks(monkeypatch, case, unpacked):
         assert results[0] == results[1] == results[2], op
 
 
-@pytest.mark.parametrize("rung", ["cpu/im2col_narrow", "cpu/im2col_blocked"])
+@pytest.mark.parametrize("rung", ["cpu/winograd_rows", "cpu/im2col_narrow", "cpu/im2col_blocked"])
 def test_some_of_the_channels_of_a_larger_array(rung):
     """Neighbouring channels, but pixels that are not neighbours in memory."""
-    case = (2, 6, 9, 8), (6, 6, 3, 3), settings_of()
+    case = (2, 6, 8, 8), (6, 6, 3, 3), settings_of(padding=((2, 0), (0, 0)))
     for op, arrays, how in calls(*case, "float32", integers(8), bias=False):
         some = [None if a is None else a[:, 2:5] for a in arrays]
         how |= {name: (how[name][0], 3, *how[name][2:]) for name in ("x_shape", "w_shape") if name in how}
@@ -249,7 +249,7 @@ def test_some_of_the_channels_of_a_larger_array(rung):
             how["w_shape"] = (3, 3, 3, 3)
         if op == "conv2d_grad_x":
             some[1] = some[1][2:5]
-        assert np.array_equal(on(rung, op, some, how), on("generic/im2col", op, some, how)), op
+        assert np.allclose(on(rung, op, some, how), on("generic/im2col", op, some, how), atol=1e-3), op
 
 
 def test_few_channels_are_worth_it_where_it_was_measured(monkeypatch):

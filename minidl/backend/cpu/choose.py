@@ -50,10 +50,10 @@ def pointwise(call):
 
 
 def rows_can(call):
-    """3×3 with results (for grad_w: outputs) of whole tiles."""
+    """3×3 with results (for grad_w: outputs) of whole rows of tiles."""
     size = call.x_shape[2:] if call.op == "conv2d_grad_x" else call.size
-    if call.w_shape[2:] != (3, 3) or size[0] % 4 or size[1] % 4:
-        return NotFor("for 3×3 kernels and a result whose height and width are multiples of 4")
+    if call.w_shape[2:] != (3, 3) or size[0] % 4:
+        return NotFor("for 3×3 kernels and a result whose height is a multiple of 4")
     return winograd_can(call)
 
 

@@ -8,8 +8,8 @@ writes whole rows of y:
 
     V[i] = Σ_l Bᵀ[i, l] x[row l]        M[i] = windows(V[i]) · filters[i]        y[row a] = Σ_i Aᵀ[a, i] M[i]
 
-Lines are 4 pixels longer than y's, so that the windows of a line, and of all lines, follow each other at one distance. Per
-output that is (W + 4) / W times the multiplications of direct convolution, in products with 32 columns for 16 channels. conv2d_grad_w
+Lines are two pixels longer than y's, three where these are odd, so that all windows of all lines follow each other at one
+distance. Per output that is (W + 2) / W times the multiplications of direct convolution, in products of twice the columns. conv2d_grad_w
 adds up the products of windows(V[i]) with the transformed gradients. Rounding: 1e-5 (winograd.py says what that means).
 
 Measured on two cores of an AMD EPYC, SkylakeX kernels, 128×16×32×32 -> 16, milliseconds for conv2d, conv2d_grad_x and conv2d_grad_w:
@@ -30,11 +30,11 @@ from minidl.backend.threads import parallel_for, scratch
 B, G, A = (matrix.astype(np.float32) for matrix in axis(4, 3))
 AT = np.ascontiguousarray(A.T)
 T = len(B)     # rows of the image that a row of tiles reads, and transformed rows made of them
-MORE = 4       # pixels: two of a window that begins with the last output, and two for whole windows
+SLACK = 4      # pixels after the last line: as far as the last window may reach
 
 
 def conv2d(x, weight, bias, stride, padding, dilation, groups):
-    """conv2d at stride 1 with outputs whose height and width are multiples of 4."""
+    """conv2d at stride 1 with outputs whose height is a multiple of 4."""
     H, W = (size + sum(pad) - 2 for size, pad in zip(x.shape[2:], padding, strict=True))
     y = empty((len(x), len(weight), H, W), x.dtype, x)
     _correlate(channels_last(x), weight.transpose(2, 3, 1, 0), bias, channels_last(y), (padding[0][0], padding[1][0]))
@@ -57,8 +57,8 @@ def conv2d_grad_w(x, grad_y, w_shape, stride, padding, dilation, groups):
 
     def term(block, out):
         images, rows = block
-        V = _transformed(x, images, rows, OW + MORE, before)
-        M = scratch("M", (T, *V.shape[1:3], (OW + MORE) * O), x.dtype)
+        V = _transformed(x, images, rows, OW, before)
+        M = _lines("M", *V.shape[1:3], OW, O)
         M[..., OW * O:] = 0  # no gradients there
         lines = grad_y[images, 4 * rows.start:4 * rows.stop].reshape(*V.shape[1:3], 4, OW * O)
         np.matmul(AT, lines, out=M[..., :OW * O].transpose(1, 2, 0, 3))
@@ -74,7 +74,7 @@ def conv2d_grad_w(x, grad_y, w_shape, stride, padding, dilation, groups):
 
 
 def _correlate(x, cells, bias, y, before):
-    """y (N, H, W, O), H and W multiples of 4, from x (N, .., .., C) with filters (3, 3, C, O)."""
+    """y (N, H, W, O), H a multiple of 4, from x (N, .., .., C) with filters (3, 3, C, O)."""
     (N, H, W, O), C = y.shape, x.shape[3]
     transformed = (G @ cells.reshape(3, -1)).reshape(T, 3, C, O)
     filters = np.zeros((T, 4, C, 2, O), x.dtype)
@@ -83,8 +83,8 @@ def _correlate(x, cells, bias, y, before):
 
     def block(images_rows):
         images, rows = images_rows
-        V = _transformed(x, images, rows, W + MORE, before)
-        M = scratch("M", (T, *V.shape[1:3], (W + MORE) * O), x.dtype)
+        V = _transformed(x, images, rows, W, before)
+        M = _lines("M", *V.shape[1:3], W, O)
         np.matmul(_windows(V, C, 4 * C, O), filters, out=_windows(M, O, 2 * O, C))
         places = y[images, 4 * rows.start:4 * rows.stop]
         lines = places.reshape(*V.shape[1:3], 4, W * O, copy=False)
@@ -97,24 +97,37 @@ def _correlate(x, cells, bias, y, before):
 
 def _blocks(N, H, W, C, O):
     """Blocks of whole rows of tiles."""
-    return blocks(N, H // 4, T * (W + MORE) * (C + O) * 4, T * N * H // 4 * (W + MORE) * 4 * C * O)
+    return blocks(N, H // 4, T * _longer(W) * (C + O) * 4, T * N * H // 4 * _longer(W) * 4 * C * O)
+
+
+def _longer(width):
+    """Pixels of a line for so many outputs: even, and the window of the last two in it."""
+    return width + 2 + width % 2
+
+
+def _lines(name, n, h, width, C):
+    """Scratch memory for transformed lines (T, n, h, pixels·C) with zeros after each T's last."""
+    line = _longer(width) * C
+    memory = scratch(name, (T, n * h * line + SLACK * C), np.float32)
+    memory[:, -SLACK * C:] = 0
+    return memory[:, :-SLACK * C].reshape(T, n, h, line, copy=False)
 
 
 def _transformed(x, images, rows, width, before):
-    """These rows of tiles of these images, `width` pixels of each line, transformed: (T, images, rows, width·C) in scratch memory."""
+    """These rows of tiles of these images, the lines for `width` outputs, transformed: (T, n, h, pixels·C) in scratch memory."""
     top, left = 4 * rows.start - before[0], -before[1]
     n, h, C = images.stop - images.start, rows.stop - rows.start, x.shape[3]
-    piece = region(x, images, top, top + 4 * h + 2, left, left + width)  # never a view: it is wider than the image with its border
-    lines = as_strided(piece, (n, h, T, width * C), (piece.strides[0], 4 * piece.strides[1], *piece.strides[1:2], piece.itemsize))
-    V = scratch("V", (T, n * h * width * C + 2 * C), x.dtype)  # the last window of all ends two pixels further on
-    V[:, -2 * C:] = 0
-    V = V[:, :-2 * C].reshape(T, n, h, width * C, copy=False)
-    np.matmul(B, lines, out=V.transpose(1, 2, 0, 3))
+    V = _lines("V", n, h, width, C)
+    piece = region(x, images, top, top + 4 * h + 2, left, left + _longer(width))
+    if not piece[0, 0].flags.c_contiguous:  # the image itself, some of its channels
+        piece = np.ascontiguousarray(piece)
+    a, b, _, item = piece.strides
+    np.matmul(B, as_strided(piece, (n, h, T, V.shape[3]), (a, 4 * b, b, item)), out=V.transpose(1, 2, 0, 3))
     return V
 
 
 def _windows(lines, C, length, others):
-    """Lines (T, n, h, width·C) as matrices (T, 2, many, rows, length): windows that begin at every fourth pixel, and two further on."""
-    item, count = lines.itemsize, lines[0].size // (4 * C)
+    """Lines (T, n, h, pixels·C) as matrices (T, 2, many, rows, length): windows that begin at every fourth pixel, and two further on."""
+    item, count = lines.itemsize, -(-lines[0].size // (4 * C))
     rows = divisor(count, max(1, UNPACKED // (8 * C * others)))
     return as_strided(lines, (T, 2, count // rows, rows, length), (lines.strides[0], 2 * C * item, rows * 4 * C * item, 4 * C * item, item))
