@@ -191,6 +191,8 @@ def tiny_pieces(monkeypatch):
     for module in (layout, rectify):
         monkeypatch.setattr(module, "LARGE", 100)
         monkeypatch.setattr(module, "PIECE", 64)
+        monkeypatch.setattr(module, "STREAM", 100)
+    monkeypatch.setattr(layout, "JOINED", 100)
     for name, value in (("FEW", 0), ("LONG", 30), ("_zeros", {})):
         monkeypatch.setattr(rectify, name, value)
     monkeypatch.setattr(threads, "_wanted", 3)

@@ -17,6 +17,8 @@ from minidl.core.errors import no_broadcast
 LINE = 64        # bytes in a cache line
 LARGE = 1 << 19  # elements from which a pass over memory goes to all cores; a second thread takes 35 µs to wake up
 PIECE = 1 << 18  # elements of such a pass that a thread takes up at once
+STREAM = 1 << 22  # elements from which this pays for a pass that only reads and writes: one core alone keeps the memory nearly busy
+JOINED = 1 << 21  # the same for copies end to end
 
 
 def empty(shape, dtype, like):
@@ -59,7 +61,7 @@ def stored(array):
 
 def join(arrays, axis, out):
     """Arrays end to end along an axis; a large batch sample by sample on all cores."""
-    if out.size < LARGE or axis == 0 or not on_cpu(out):
+    if out.size < JOINED or axis == 0 or not on_cpu(out):
         array_module(out).concatenate(arrays, axis, out=out)
     else:
         parallel_for(lambda n: np.concatenate([array[n] for array in arrays], axis - 1, out=out[n]), range(out.shape[0]))
@@ -98,7 +100,7 @@ def elementwise(ufunc, x, other=None, dtype=None):
 
 def in_pieces(ufunc, out, *operands):
     """ufunc(*operands, out=out), a large NumPy array on all cores; operands of another shape or order leave it to one."""
-    if out.size < LARGE or not on_cpu(out) or any(a.ndim and a.shape != out.shape for a in operands):
+    if out.size < (STREAM if ufunc in LIGHT else LARGE) or not on_cpu(out) or any(a.ndim and a.shape != out.shape for a in operands):
         return ufunc(*operands, out=out)
     target, *views = flat([out, *(a for a in operands if a.ndim)])
     if target.ndim != 1:
@@ -111,11 +113,12 @@ def in_pieces(ufunc, out, *operands):
 
 def add_into(total, more):
     """total += more, a large one on all cores."""
-    if total.size < LARGE:
+    if total.size < STREAM:
         total += more
     else:
         in_pieces(np.add, total, total, more)
 
 
+LIGHT = {np.add, np.subtract, np.multiply, np.maximum, np.minimum, np.negative, np.absolute}  # memory takes longer than computing these
 _OP_NAMES = {"multiply": "mul", "arctan2": "atan2", "subtract": "sub", "divide": "div", "true_divide": "div", "power": "pow",
              "equal": "eq", "not_equal": "ne", "less": "lt", "less_equal": "le", "greater": "gt", "greater_equal": "ge"}

@@ -7,7 +7,7 @@ choice that NumPy has: np.where, copyto(where=) and putmask take eight times as 
 
 import numpy as np
 
-from minidl.backend.layout import LARGE, LINE, PIECE, elementwise, empty, flat
+from minidl.backend.layout import LARGE, LINE, PIECE, STREAM, elementwise, empty, flat
 from minidl.backend.threads import parallel_for, scratch, spans
 from minidl.core.device import on_cpu
 
@@ -24,7 +24,7 @@ def rectify(x):
     target, values = flat([out, x])
     if target.ndim != 1:
         return np.maximum(x, x.dtype.type(0), out=out)
-    _passes(lambda piece: _above_zero(values[piece], target[piece]), x.size)
+    _passes(lambda piece: _above_zero(values[piece], target[piece]), x.size, STREAM)
     return out
 
 
@@ -42,13 +42,13 @@ def gate(grad, y):
         np.greater(gates[piece], 0, out=is_open)
         np.multiply(values[piece], is_open, out=target[piece])
 
-    _passes(let_through, grad.size)
+    _passes(let_through, grad.size, LARGE)
     return out
 
 
-def _passes(body, size):
-    """body(piece) for all pieces, on all cores if there is enough to do."""
-    if size < LARGE:
+def _passes(body, size, least):
+    """body(piece) for all pieces, on all cores from `least` elements on."""
+    if size < least:
         body(slice(0, size))
     else:
         parallel_for(body, spans(size, PIECE, LINE))
