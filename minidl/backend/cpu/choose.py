@@ -64,7 +64,7 @@ def rows_worth(call):
         return NotFor(f"{C} -> {O} channels: tiles save more multiplications (128×64×8×8 -> 64: 1.1 ms, rows 2.1)")
     if max(O, C) > 8 * min(O, C):
         return NotFor(f"{C} -> {O} channels: columns are faster where one side has hardly any (8×3×224×224 -> 64: 6.1 ms, rows 6.4)")
-    return "" if call.size[1] >= 12 else NotFor("rows shorter than 12 outputs: with 4 pixels more, half of the work would be for nothing")
+    return "" if call.size[1] >= 12 else NotFor("rows shorter than 12 outputs: nothing to gain (128×16×8×8 -> 16: 0.35 ms, columns 0.34)")
 
 
 def narrow_can(call):
