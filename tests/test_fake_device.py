@@ -214,7 +214,8 @@ def sgd(parameters):
 
 def test_a_training_step_of_resnet20_equals_numpys_and_nothing_comes_back():
     x, target = batch(4, (3, 32, 32), 10)
-    here, there = (steps(minidl.models.resnet20, sgd, x, target, place, 2) for place in ("cpu", "cuda"))
+    with minidl.use_winograd(False):  # it rounds more, and where a relu's input is 0 but for rounding a gradient is there or not
+        here, there = (steps(minidl.models.resnet20, sgd, x, target, place, 2) for place in ("cpu", "cuda"))
     assert_same_training(here, there)
     found, conversions = there[2]
     assert found == [], "the step waits for the GPU"
