@@ -22,7 +22,7 @@ EPS = float(np.finfo("float32").eps)
 @pytest.fixture
 def tiny_blocks(monkeypatch):
     """Long rows of 12 numbers, 6 where they are added up, blocks of 40, and three threads."""
-    for name, value in (("LONG", 12), ("SUMMED", 6), ("BLOCK", 40), ("BIG", 0)):
+    for name, value in (("LONG", 12), ("SUMMED", 6), ("BLOCK", 40), ("LEAST", 0)):
         monkeypatch.setattr(normalize, name, value)
     monkeypatch.setattr(threads, "_wanted", 3)
     normalize.cut.cache_clear()  # which remembers blocks of another size

@@ -24,23 +24,24 @@ import numpy as np
 
 from minidl.backend import NotFor, implements
 from minidl.backend.layout import empty, stored
-from minidl.backend.threads import BIG, parallel_for, parallel_turns, scratch, spans
+from minidl.backend.threads import parallel_for, parallel_turns, scratch, spans
 
 LONG = 8192        # numbers in a long row that scales stand beside: shorter ones cost NumPy up to half as much again
 SUMMED = 1024      # numbers in a long row that is added up: what is left to merge is short
 BLOCK = 1 << 19    # numbers that go through all passes of a sweep together
+LEAST = 1 << 13    # numbers from which this is quicker than generic: at (8, 160, 7, 7) 0.13 ms, forward and backward, instead of 0.31
 OFFSET = 16        # mean² over var from which the values are centred before anything is computed with them
 
 
 def accepts(x, *_, **__):
-    """2-D or 4-D arrays of 65,536 numbers or more."""
+    """2-D or 4-D arrays of 8192 numbers or more."""
     if x.ndim not in (2, 4):
         return NotFor(f"{x.ndim}-D: only 2-D and 4-D arrays are stored with the channels last")
-    return "" if x.size >= BIG else NotFor(f"{x.size} numbers, fewer than {BIG}: one pass after another is as fast")
+    return "" if x.size >= LEAST else NotFor(f"{x.size} numbers, fewer than {LEAST}: one pass after another is as fast")
 
 
 def accepts_grad(grad_y, x, *_, **__):
-    """2-D or 4-D arrays of 65,536 numbers or more."""
+    """2-D or 4-D arrays of 8192 numbers or more."""
     return accepts(x)
 
 
