@@ -51,10 +51,11 @@ def test_a_turn_begins_when_the_one_before_is_over(count):
             assert len(done) == sum(sizes[:turn])  # every item of the turns before
             yield lambda item, turn=turn: (time.sleep(1e-4 * (item % 3)), done.append((turn, item))), range(size)
         assert len(done) == sum(sizes)
+        return f"after {sizes}"
 
     for sizes in ([7, 1, 0, 20, 3], [0], [], [1], [2, 2]):
         done.clear()
-        parallel_turns(turns(sizes), 20)
+        assert parallel_turns(turns(sizes), 20) == f"after {sizes}"
         assert [turn for turn, _ in done] == [turn for turn, size in enumerate(sizes) for _ in range(size)]
         assert sorted(done) == [(turn, item) for turn, size in enumerate(sizes) for item in range(size)]
 

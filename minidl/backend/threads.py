@@ -77,12 +77,12 @@ def parallel_for(body, items):
 
 def parallel_turns(turns, most):
     """Work in turns, each on several threads (at most `most`): a generator says `yield body, items`, and is resumed when all of
-    them are done.
+    them are done. Returns what the generator returns.
 
     The thread that ends a turn's last item resumes the generator and goes straight on with the next turn: nobody has to be
     woken up in between, which takes longer than a pass over a small array.
     """
-    _run(turns, most, True)
+    return _run(turns, most, True)
 
 
 def _run(turns, most, turns_follow):
@@ -93,7 +93,7 @@ def _run(turns, most, turns_follow):
         if helpers < 1 or not _pool.acquire(blocking=False):
             return _one_by_one(turns)
         try:
-            _Section(turns, turns_follow).run(helpers)
+            return _Section(turns, turns_follow).run(helpers)
         finally:
             _pool.release()
 
@@ -135,7 +135,11 @@ def _nothing(_):
 
 
 def _one_by_one(turns):
-    for body, items in turns:
+    while True:
+        try:
+            body, items = next(turns)
+        except StopIteration as end:
+            return end.value
         for item in items:
             body(item)
 
@@ -162,11 +166,13 @@ class _Section:
 
     def __init__(self, turns, turns_follow):
         self.turns, self.turns_follow = turns, turns_follow  # is there more than one turn?
-        self.failure, self.helpers, self.calls, self.gone = None, (), [], SimpleQueue()
+        self.failure, self.result, self.helpers, self.calls, self.gone = None, None, (), [], SimpleQueue()
         self.turn = _Turn(_nothing, (None,))  # whoever does it begins the generator: others wake up meanwhile
 
     def run(self, helpers):
-        """All turns, over this thread and `helpers` others. Comes back when nobody works on them any more, whatever happens."""
+        """All turns, over this thread and `helpers` others. Comes back when nobody works on them any more, whatever happens, with
+        what the generator returns.
+        """
         while len(_workers) < helpers:
             tasks = SimpleQueue()
             worker = threading.Thread(target=_work, args=(tasks,), daemon=True, name=f"minidl-{len(_workers) + 1}")
@@ -179,7 +185,7 @@ class _Section:
         with _staying_here(cores if self.turns_follow else None):
             self.take_part(True)
         if self.failure is None:
-            return  # every item is done: a helper that has not woken up yet finds nothing
+            return self.result  # every item is done: a helper that has not woken up yet finds nothing
         answers = 0
         while answers < len(self.calls):
             try:
@@ -236,10 +242,14 @@ class _Section:
 
     def next_turn(self):
         """The next turn that has items, or None."""
-        for body, items in self.turns:
+        while True:
+            try:
+                body, items = next(self.turns)
+            except StopIteration as end:
+                self.result = end.value
+                return None
             if len(items):
                 return _Turn(body, items)
-        return None
 
 
 def _keep_workers_away():

@@ -174,15 +174,14 @@ def is_far_off(mean, var):
 @implements("batch_norm_train", "cpu/blocks", accepts, why="two sweeps over large blocks, all cores")
 def batch_norm_train(x, weight, bias, add, eps, relu):
     """(y, mean, variance) with the statistics of this batch."""
-    table, found = table_of(x), []
-    y = empty(x.shape, x.dtype, x)
+    table, y = table_of(x), empty(x.shape, x.dtype, x)
 
     def turns():
-        found[:] = yield from statistics(table, table.rows(x))
+        found = yield from statistics(table, table.rows(x))
         yield scale_and_shift(table, x, y, *found, weight, bias, add, eps, relu), table.blocks[::-1]
+        return found
 
-    parallel_turns(turns(), len(table.blocks))
-    mean, var, _ = found
+    mean, var, _ = parallel_turns(turns(), len(table.blocks))
     return y, mean.astype(x.dtype), var.astype(x.dtype)
 
 
@@ -225,8 +224,7 @@ def scale_and_shift(table, x, y, mean, var, centred, weight, bias, add, eps, rel
             why="two sweeps over large blocks, all cores, relu's gate on the way")
 def batch_norm_grad(grad_y, x, weight, mean, var, y=None, *, eps, add=False):
     """(grad_x, grad_w, grad_b), and with add grad_y gated by relu; y: relu's output, None without relu."""
-    table, found = table_of(x), []
-    grad_x = empty(x.shape, x.dtype, x)
+    table, grad_x = table_of(x), empty(x.shape, x.dtype, x)
     gated = empty(x.shape, x.dtype, x) if add else grad_x  # with relu the gate's result waits in grad_x for the second sweep
     centre = table.beside(mean)[0] if is_far_off(mean, var) else None
     g, values, opened, target = (table.rows(array) for array in (grad_y, x, gated, grad_x))
@@ -239,16 +237,15 @@ def batch_norm_grad(grad_y, x, weight, mean, var, y=None, *, eps, add=False):
         offset = 0 if centre is not None else mean.astype(np.float64)
         grad_w -= offset * grad_b
         grad_w *= r
-        found[:] = grad_w, grad_b
         # grad_x = r·w·(g − ⟨g⟩ − u·⟨g·u⟩) for u = (x − mean)·r is a·g + b·x + c
         a = r if weight is None else r * weight
         share = a / -table.M
         b = share * r * grad_w
         c = share * grad_b - b * offset
         yield combine(g if y is None else opened, values, target, centre, *table.beside(a, b, c)), table.blocks[::-1]
+        return grad_w.astype(x.dtype), grad_b.astype(x.dtype)
 
-    parallel_turns(turns(), len(table.blocks))
-    grads = grad_x, *(grad.astype(x.dtype) for grad in found)
+    grads = grad_x, *parallel_turns(turns(), len(table.blocks))
     return (*grads, gated) if add else grads
 
 
