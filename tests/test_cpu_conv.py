@@ -3,6 +3,8 @@
 Integers first, where equality is exact and an index error has no tolerance to hide in; then Winograd's rounding.
 """
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -244,18 +246,34 @@ def test_few_channels_in_many_blocks(monkeypatch, case, unpacked):
         assert results[0] == results[1] == results[2], op
 
 
-@pytest.mark.parametrize("rung", ["cpu/winograd_rows", "cpu/im2col_narrow", "cpu/im2col_blocked"])
-def test_some_of_the_channels_of_a_larger_array(rung):
-    """Neighbouring channels, but pixels that are not neighbours in memory."""
-    case = (2, 6, 8, 8), (6, 6, 3, 3), settings_of(padding=((2, 0), (0, 0)))
-    for op, arrays, how in calls(*case, "float32", integers(8), bias=False):
-        some = [None if a is None else a[:, 2:5] for a in arrays]
-        how |= {name: (how[name][0], 3, *how[name][2:]) for name in ("x_shape", "w_shape") if name in how}
-        if op == "conv2d_grad_w":
-            how["w_shape"] = (3, 3, 3, 3)
-        if op == "conv2d_grad_x":
-            some[1] = some[1][2:5]
-        assert np.allclose(on(rung, op, some, how), on("generic/im2col", op, some, how), atol=1e-3), op
+def some_channels(array):
+    """The same numbers as every image's middle channels: neighbouring channels, pixels that are not neighbours in memory."""
+    N, C, H, W = array.shape
+    larger = empty((N, C + 5, H, W), array.dtype, array)
+    larger[...] = np.nan  # what is read by mistake is seen
+    larger[:, 2:2 + C] = array
+    return larger[:, 2:2 + C]
+
+
+@pytest.mark.parametrize("store", [some_channels, np.asfortranarray])
+@pytest.mark.parametrize("rung, pads", [("cpu/products", (0, 0))] + [
+    (rung, pads) for rung in RUNGS[1:] for pads in ((0, 0), (1, 1), (2, 2), (2, 0))])
+def test_pixels_that_are_not_neighbours_in_memory(rung, pads, store):
+    """Without padding (conv2d_grad_x: with all of it) a rung may read the image where it lies."""
+    C, k, ran = 4, 1 if rung == "cpu/products" else 3, set()
+    for N, size, more, stride in itertools.product((1, 2), (8, 10), (1, 2), (1, 2)):
+        groups, O = (C, more * C) if rung == "cpu/depthwise" else (1, 3 * more)
+        how = settings_of((stride, stride), (pads, (pads[0], pads[0])), groups=groups)
+        for op, (first, second, *bias), full in calls((N, C, size, size), (O, C // groups, k, k), how, "float32", integers(8)):
+            arrays = [store(first), store(second), *bias]
+            implementation = next(i for i in IMPLEMENTATIONS[op] if i.name == rung)
+            with minidl.use_backend(rung):
+                if implementation.refusal(arrays, full):
+                    continue
+            ran.add(op)
+            expected = on("generic/im2col", op, [first, second, *bias], full)
+            assert np.allclose(on(rung, op, arrays, full), expected, atol=1e-3), (op, N, size, more, stride)
+    assert ran == set(OPS)
 
 
 def test_few_channels_are_worth_it_where_it_was_measured(monkeypatch):
@@ -269,7 +287,8 @@ def test_few_channels_are_worth_it_where_it_was_measured(monkeypatch):
     monkeypatch.setattr(matmul, "has_unpacked_kernels", lambda: True)
     lines, narrow, tiles, columns = "winograd_rows", "im2col_narrow", "winograd", "im2col_blocked"
     assert taken((2, 16, 32, 32), (16, 16, 3, 3), 1, 1) == [lines] * 3  # conv2d, grad_x, grad_w
-    assert taken((2, 3, 32, 32), (16, 3, 3, 3), 1, 1) == [lines] * 3
+    assert taken((8, 3, 32, 32), (16, 3, 3, 3), 1, 1) == [lines] * 3
+    assert lines not in taken((1, 16, 16, 16), (16, 16, 3, 3), 1, 1)
     assert taken((2, 16, 31, 31), (16, 16, 3, 3), 1, 1) == [narrow] * 3
     assert taken((2, 16, 32, 32), (32, 16, 3, 3), 2, 1) == [columns, narrow, narrow]
     assert taken((2, 32, 16, 16), (64, 32, 3, 3), 2, 1) == [columns] * 3

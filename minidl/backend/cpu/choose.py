@@ -20,6 +20,7 @@ from minidl.core.config import STATE
 
 OUTPUTS = {(3, 3): (4, 4), (5, 5): (4, 4), (1, 3): (1, 4), (3, 1): (4, 1), (1, 5): (1, 4), (5, 1): (4, 1), (1, 7): (1, 4), (7, 1): (4, 1)}
 FEWEST = 16   # channels: with 8 columns are faster (32×8×64×64: 1.8 ms, Winograd 2.3), with 16 F(4×4) is (128×16×32×32 -> 64: 6.9, 6.5)
+SMALL = 2_000_000  # multiply-adds: 1×16×16×16 -> 16 has 0.6 M (columns 29 µs, rows 41), 1×16×32×32 2.4 M (64, 55), two of them (129, 77)
 ROWS = 1536   # C · O: 8×24×28×28 -> 64 takes 0.61 ms with transformed rows, 0.72 with tiles; 8×64×56×56 -> 64 4.5 and 2.7
 NARROW = 16   # channels with which windows are better gathered for several outputs at a time
 WORTH = 8192  # tiles of 4×4 × channels: 8×32×14×14 -> 128 has 4096 (columns 272, Winograd 212), 8×192×7×7 6144 (equal), 8×96×14×14 12288
@@ -60,6 +61,9 @@ def rows_can(call):
 def rows_worth(call):
     """Few channels, of about the same number: where tiles would be gathered for longer than they are multiplied."""
     O, C = call.w_shape[:2]
+    work = call.x_shape[0] * math.prod(call.size) * math.prod(call.w_shape)
+    if work < SMALL:
+        return NotFor(f"{work:,} multiply-adds < {SMALL:,}: columns are as fast and round less (1×16×16×16 -> 16: 29 µs, rows 41)")
     if C * O > ROWS:
         return NotFor(f"{C} -> {O} channels: tiles save more multiplications (128×64×8×8 -> 64: 1.1 ms, rows 2.1)")
     if max(O, C) > 8 * min(O, C):

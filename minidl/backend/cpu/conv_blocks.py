@@ -48,11 +48,16 @@ def blocks(N, rows, row_bytes, work, most=BLOCK, least=4):
     return [(part, slice(0, rows)) for part in spans(N, images)]
 
 
-def region(x, images, top, bottom, left, right, name="region"):
-    """x (N, H, W, C) cut to these images, rows and columns; what lies outside of the image is 0. A view where it can be."""
+def region(x, images, top, bottom, left, right, name="region", in_lines=False):
+    """x (N, H, W, C) cut to these images, rows and columns; what lies outside of the image is 0. A view where it can be.
+
+    Channels are neighbours in memory, but pixels need not be: a view of some of the channels of a larger array. Who
+    reads a line of pixels as one row of W·C numbers asks for it in_lines.
+    """
     H, W, C = x.shape[1:]
     a, b, c, d = max(top, 0), min(bottom, H), max(left, 0), min(right, W)
-    if (a, b, c, d) == (top, bottom, left, right) and x.strides[3] == x.itemsize:
+    neighbours = x.strides[3] == x.itemsize and (not in_lines or x.strides[2] == C * x.itemsize)
+    if (a, b, c, d) == (top, bottom, left, right) and neighbours:
         return x[images, top:bottom, left:right]
     piece = scratch(name, (images.stop - images.start, bottom - top, right - left, C), x.dtype)
     if a >= b or c >= d:

@@ -68,11 +68,12 @@ def _blocks(y, cells):
     return blocks(N, OH, OW * O * y.itemsize, 4 * y.size * cells, BLOCK)
 
 
-def _cells(x, images, p, OW, kernel, stride, before, dilation):
+def _cells(x, images, p, OW, kernel, stride, before, dilation, in_lines=False):
     """For every kernel cell the pixels (n, p, q, C) that it meets at the output rows p: views of one bordered block."""
     (KH, KW), (s, t), (d, e) = kernel, stride, dilation
     P, top, left = p.stop - p.start, p.start * stride[0] - before[0], -before[1]
-    piece = region(x, images, top, top + (P - 1) * s + d * (KH - 1) + 1, left, left + (OW - 1) * t + e * (KW - 1) + 1)
+    bottom, right = top + (P - 1) * s + d * (KH - 1) + 1, left + (OW - 1) * t + e * (KW - 1) + 1
+    piece = region(x, images, top, bottom, left, right, in_lines=in_lines)
     for i in range(KH):
         for j in range(KW):
             yield piece[:, i * d:i * d + (P - 1) * s + 1:s, j * e:j * e + (OW - 1) * t + 1:t]
@@ -92,7 +93,7 @@ def _slide(x, weight, bias, y, stride, before, dilation):
         product = scratch("product", out.shape, y.dtype)
         if bias is not None:
             out[...] = bias
-        for k, pixels in enumerate(_cells(x, images, p, OW, kernel, stride, before, dilation)):
+        for k, pixels in enumerate(_cells(x, images, p, OW, kernel, stride, before, dilation, along)):
             if along:
                 flat = out.shape[:2] + (OW * C,)
                 pixels = np.lib.stride_tricks.as_strided(pixels, flat, (*pixels.strides[:2], pixels.itemsize))
