@@ -15,11 +15,12 @@ import itertools
 import math
 import os
 import threading
+import time
 from queue import SimpleQueue
 
 import numpy as np
 
-from minidl.backend import memory
+from minidl.backend import blas, memory
 from minidl.core.errors import ArgumentError, explained
 
 BIG = 1 << 16  # elements: below this a pass over an array is over sooner than a second thread has woken up (35 µs on a virtual machine)
@@ -45,7 +46,8 @@ _wanted = _from_environment()  # None: not decided yet; asked for at the first u
 _workers = []                  # a queue per worker thread
 _ids = []                      # and the system's number of that thread
 _away = None                   # the cores that the workers were last told to use
-_pool = threading.Lock()       # one section at a time has the pool; another that comes meanwhile runs in its own thread
+_kept = None                   # the thread that was told to stay on its core, and the cores that it may use
+_pool = {}                     # "owner" -> the thread whose section has it; a section that comes meanwhile runs in its own thread
 _here = threading.local()      # .inside: this thread is working for a section; .scratch: its own memory
 
 
@@ -86,16 +88,20 @@ def parallel_turns(turns, most):
 
 
 def _run(turns, most, turns_follow):
+    # Ctrl-C may strike between any two lines: what it leaves behind, this thread's next section puts right
     helpers = min(get_num_threads(), most) - 1
     if getattr(_here, "inside", False):
         return _one_by_one(turns)
-    with single_blas_thread():
-        if helpers < 1 or not _pool.acquire(blocking=False):
+    me, single = threading.get_ident(), single_blas_thread()
+    try:
+        single.__enter__()
+        if helpers < 1 or _pool.setdefault("owner", me) != me:  # one call into C; who finds his own name was interrupted
             return _one_by_one(turns)
-        try:
-            return _Section(turns, turns_follow).run(helpers)
-        finally:
-            _pool.release()
+        return _Section(turns, turns_follow).run(helpers)
+    finally:
+        if _pool.get("owner") == me:
+            _pool.clear()
+        single.__exit__()
 
 
 def parallel_map(body, items):
@@ -173,6 +179,26 @@ class _Section:
         """All turns, over this thread and `helpers` others. Comes back when nobody works on them any more, whatever happens, with
         what the generator returns.
         """
+        try:
+            self.begin(helpers)
+        except BaseException as failure:  # Ctrl-C beside the items
+            self.stop(failure)
+        finally:
+            _let_go()
+        if self.failure is None:
+            return self.result  # every item is done: a helper that has not woken up yet finds nothing
+        while self.gone.qsize() < len(self.calls):  # counted, not taken: another Ctrl-C loses none
+            try:
+                time.sleep(1e-4)
+            except KeyboardInterrupt as failure:
+                self.failure = failure
+        try:
+            raise self.failure
+        finally:
+            self.failure = None  # the traceback leads here: no circle
+
+    def begin(self, helpers):
+        """Call the helpers and take part to the end."""
         while len(_workers) < helpers:
             tasks = SimpleQueue()
             worker = threading.Thread(target=_work, args=(tasks,), daemon=True, name=f"minidl-{len(_workers) + 1}")
@@ -182,28 +208,16 @@ class _Section:
         cores = _keep_workers_away()
         self.helpers = [(tasks, contextvars.copy_context()) for tasks in _workers[:helpers]]  # NumPy's errstate lives in the context
         self.call_helpers()
-        with _staying_here(cores if self.turns_follow else None):
-            self.take_part(True)
-        if self.failure is None:
-            return self.result  # every item is done: a helper that has not woken up yet finds nothing
-        answers = 0
-        while answers < len(self.calls):
-            try:
-                self.gone.get()
-                answers += 1
-            except KeyboardInterrupt as failure:
-                self.failure = failure
-        try:
-            raise self.failure
-        finally:
-            self.failure = None  # the traceback leads here: no circle
+        if cores and self.turns_follow:
+            _stay_here(*cores)
+        self.take_part(True)
 
     def call_helpers(self):
         """Wake up all helpers but the one that runs this."""
         for tasks, context in self.helpers:
             if tasks is not _here.__dict__.get("tasks"):
-                self.calls.append(tasks)
                 tasks.put((context, self))
+                self.calls.append(tasks)  # after it: who is interrupted in between must not wait for a call that was not made
 
     def take_part(self, until_the_end=False):
         """Work on the turns until nothing is left to take up, or until there are no more turns."""
@@ -223,14 +237,19 @@ class _Section:
                         return
                     turn.over.acquire()
         except BaseException as failure:  # also Ctrl-C: run() raises it again, after the others have stopped
-            if self.failure is None:
-                self.failure = failure
-            begun, self.turn, item = {turn, self.turn} - {None}, None, None
-            for turn in begun:
-                with contextlib.suppress(RuntimeError):  # not held: Ctrl-C came after the turn's last item
-                    turn.over.release()
+            item = None
+            self.stop(failure, turn)
         finally:
             _here.inside = False
+
+    def stop(self, failure, turn=None):
+        """Nothing more is taken up; whoever waits for a turn goes on."""
+        if self.failure is None:
+            self.failure = failure
+        begun, self.turn = {turn, self.turn} - {None}, None
+        for turn in begun:
+            with contextlib.suppress(RuntimeError):  # not held: Ctrl-C came after the turn's last item
+                turn.over.release()
 
     def advance(self, turn):
         """The turn's last item is done: begin the next one."""
@@ -262,6 +281,7 @@ def _keep_workers_away():
     global _away
     if _current_core is None:
         return None
+    _let_go()  # whom Ctrl-C kept from it
     try:
         cores = os.sched_getaffinity(0)
         if len(_ids) < len(cores) - 1 or len(cores) == 1:
@@ -277,18 +297,20 @@ def _keep_workers_away():
         return None
 
 
-@contextlib.contextmanager
-def _staying_here(cores):
+def _stay_here(cores, here):
     """Keep this thread on its core: between turns it sleeps, and must not wake up on the core of the worker that wakes it."""
-    if cores is None:
-        yield
-        return
-    everywhere, here = cores
+    global _kept
+    _kept = threading.get_native_id(), cores
     os.sched_setaffinity(0, {here})
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, everywhere)
+
+
+def _let_go():
+    """Let the thread that was kept on its core go where it likes."""
+    global _kept
+    if _kept is not None:
+        with contextlib.suppress(OSError):  # it has gone
+            os.sched_setaffinity(*_kept)
+        _kept = None
 
 
 def _core_of_this_thread():
@@ -312,50 +334,39 @@ def _work(tasks):
 
 
 class _SingleBlasThread:
-    """BLAS on one thread while anybody is inside, as many as before when the last one leaves."""
+    """BLAS on one thread while anybody is inside, as many as before when the last one leaves.
+
+    Entering twice counts once, so that a thread that Ctrl-C threw out on its way in or out is not waited for in vain; what is
+    to be given back is remembered until it has been.
+    """
 
     def __init__(self):
-        self.lock, self.inside, self.libraries, self.before = threading.Lock(), 0, None, ()
+        self.lock, self.users, self.libraries, self.before = threading.Lock(), set(), None, []
 
     def __enter__(self):
+        if getattr(_here, "inside", False):
+            return  # the section has seen to it
         with self.lock:
-            self.inside += 1
-            if self.inside == 1:
+            self.users.add(threading.get_ident())
+            if len(self.users) == 1:
                 if self.libraries is None:
-                    self.libraries = _blas_libraries()
-                self.before = [get() for get, _ in self.libraries]
+                    self.libraries = blas.libraries()
+                    memory.keep()  # also something to do once, before the first large piece of work
+                self.before = self.before or [get() for get, _ in self.libraries]
                 for (_, set_), threads in zip(self.libraries, self.before, strict=True):
                     if threads != 1:
                         set_(1)
 
     def __exit__(self, *_):
+        if getattr(_here, "inside", False):
+            return
         with self.lock:
-            self.inside -= 1
-            if not self.inside:
-                for (_, set_), threads in zip(self.libraries, self.before, strict=True):
+            self.users.discard(threading.get_ident())
+            if not self.users:
+                for (_, set_), threads in zip(self.libraries or (), self.before, strict=False):  # nothing if nothing was taken
                     if threads != 1:
                         set_(threads)
-
-
-def _blas_libraries():
-    """[(how many threads has it? , let it have so many)] of the BLAS libraries in this process."""
-    import threadpoolctl  # 5 ms, paid at the first use
-    memory.keep()         # also something to do once, before the first large piece of work
-    return [_switches(library) for library in threadpoolctl.ThreadpoolController().select(user_api="blas").lib_controllers]
-
-
-def _switches(library):
-    """OpenBLAS's own functions where we find them: threadpoolctl lets the thread that came first change the number, and no other
-    as long as that one lives. A network trained in a second thread would keep both.
-    """
-    if library.internal_api == "openblas" and library.threading_layer == "pthreads":
-        functions = ctypes.PyDLL(library.filepath)  # keeps the interpreter's lock: nobody else is to go first
-        # as NumPy's wheels and the distributions name them
-        for prefix, suffix in itertools.product(("", "scipy_"), ("", "64_", "_64", "_64_")):
-            names = [f"{prefix}openblas_{verb}_num_threads{suffix}" for verb in ("get", "set")]
-            if all(hasattr(functions, name) for name in names):
-                return tuple(getattr(functions, name) for name in names)
-    return library.get_num_threads, library.set_num_threads
+                self.before = []
 
 
 _single = _SingleBlasThread()
@@ -368,11 +379,11 @@ def single_blas_thread():
 
 def _forget_after_fork():
     """A forked child has none of its parent's threads."""
-    global _pool, _here, _single, _away
+    global _pool, _here, _single, _away, _kept
     _workers.clear()
     _ids.clear()
-    _away = None
-    _pool, _here, _single = threading.Lock(), threading.local(), _SingleBlasThread()
+    _away = _kept = None
+    _pool, _here, _single = {}, threading.local(), _SingleBlasThread()
 
 
 if hasattr(os, "register_at_fork"):
