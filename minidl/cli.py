@@ -34,6 +34,16 @@ class LazyGroup(click.Group):
             ctx.fail(f"no command {name!r}. {hint}")
         return importlib.import_module(COMMANDS[name][0]).command
 
+    def invoke(self, ctx):
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as stopped:  # click would say "Aborted!" and exit with 1, as if a check had failed
+            from minidl.commands.output import interrupted, talk
+
+            if str(stopped):  # an endless kernel says where it was
+                talk(stopped)
+            interrupted()
+
     def format_commands(self, ctx, formatter):
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])

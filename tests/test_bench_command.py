@@ -61,8 +61,20 @@ def test_ctrl_c_at_any_time_is_130_and_a_file(tmp_path, monkeypatch, owner, name
 
     monkeypatch.setattr(owner, name, stop)
     done = minidl("bench", *TINY, "--json", str(tmp_path / "r.json"))
-    assert done.exit_code == 130, done.output
+    assert done.exit_code == 130 and "interrupted; no complete result" in done.stderr, done.output
     assert any("interrupted" in note for note in json.loads((tmp_path / "r.json").read_text())["notes"])
+
+
+@pytest.mark.parametrize("owner, name", [(cases, "make"), (measure.Run, "request"), (measure.Run, "admit"), (timing, "wake")])
+def test_ctrl_c_is_the_same_for_explain(monkeypatch, owner, name):
+    def stop(*args, **more):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(owner, name, stop)
+    done = minidl("explain", *TINY[:3])
+    assert done.exit_code == 130, done.output
+    assert done.stderr.splitlines()[-1] == "interrupted; no complete result" and "Aborted" not in done.output
+    assert "forward: softmax runs on" in done.stdout or owner is cases or name == "request"  # what was known by then is printed
 
 
 # --- absurd sizes ---------------------------------------------------------------------------------------------------------
@@ -100,10 +112,36 @@ def test_outputs_are_checked_before_anything_is_measured(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("more, text", [(("--batch", "3"), "describes a step"), (("--threads", "100000"), "four times")])
+@pytest.mark.parametrize("more, text", [
+    (("--batch", "3"), "describes a step"), (("--threads", "100000"), "four times"), (("--fail-over", "5%"), "--fail-over needs --compare"),
+    (("--fail-over", "10%"), "--fail-over needs --compare"), (("--force",), "--force needs --compare"),
+    (("--compare", "x.json", "--fail-over", "1_0%"), "a share like 10%"),
+    (("--compare", "x.json", "--fail-over", "٣%"), "a share like 10%")])
 def test_settings_that_mean_nothing_are_refused(more, text):
     done = minidl("bench", *TINY, *more)
     assert done.exit_code == 2 and text in done.output
+
+
+@pytest.mark.parametrize("command", ["bench", "explain"])
+@pytest.mark.parametrize("shape", ["1_0,3", "1٣,9", "²,9", "+3,9", "-3,9", "3,", "", "3,\u20039"])
+def test_a_shape_is_ascii_digits(command, shape):
+    done = minidl(command, "softmax", "--shape", shape)
+    assert done.exit_code == 2 and "whole numbers with commas" in done.output, done.output
+
+
+@pytest.mark.parametrize("shape", ["3,7", "3, 7", "3x7", "3×7"])
+def test_a_shape_has_commas_or_crosses(shape):
+    done = minidl("explain", "softmax", "--no-time", "--shape", shape)
+    assert done.exit_code == 0 and done.stdout.startswith("softmax 3×7"), done.output
+
+
+@pytest.mark.parametrize("name", cases.SETTINGS)
+@pytest.mark.parametrize("command", ["bench", "explain"])
+def test_the_settings_that_are_named_are_options(command, name):
+    done, options = minidl(command, name, "--shape", "3"), minidl(command, "--help").output
+    assert done.exit_code == 2
+    named = " ".join(done.output.split()).split("its settings are ")[1].split(", and its shape")[0].split(", ")
+    assert "shape" in named and all(f"--{one} " in options for one in named), named
 
 
 # --- what makes times doubtful ----------------------------------------------------------------------------------------------

@@ -57,6 +57,18 @@ def test_losses_do_not_broadcast(loss):
         loss(minidl.zeros(4, 1), minidl.zeros(4))
 
 
+def test_relu_and_nan_are_told():
+    """minidl's side; the other side too, where PyTorch is installed."""
+    assert "lets no gradient through" in PAGE.replace("\n", " ") and "detect_anomaly()" in PAGE
+    x = minidl.tensor([float("nan"), 1.0], requires_grad=True)
+    F.relu(x).backward(minidl.tensor([5.0, 6.0]))
+    assert x.grad.tolist() == [0, 6]
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    x = torch.tensor([float("nan"), 1.0], requires_grad=True)
+    torch.relu(x).backward(torch.tensor([5.0, 6.0]))
+    assert x.grad.tolist() == [5, 6]
+
+
 def test_class_weights_are_constants():
     w = minidl.ones(3, requires_grad=True)
     labels = minidl.tensor([0, 1])

@@ -318,3 +318,17 @@ def test_the_stamp_goes_with_its_memory():
     assert guard._writes[key].owner() is data.array
     del data
     assert key not in guard._writes
+
+
+def test_taking_the_stamp_away_runs_no_python():
+    """Where Python code runs, Ctrl-C may strike; in a weak reference's callback it would be printed and swallowed."""
+    import sys
+
+    from minidl.core import guard
+    data = constant(4, 5, 6)
+    data.fill_(0)
+    key, calls, before = id(data.array), [], sys.getprofile()
+    sys.setprofile(lambda frame, event, arg: calls.append(frame.f_code.co_filename) if event == "call" else None)
+    del data
+    sys.setprofile(before)
+    assert key not in guard._writes and guard.__file__ not in calls

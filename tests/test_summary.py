@@ -247,6 +247,8 @@ def test_a_network_of_ones_own(tmp_path, monkeypatch):
 @pytest.mark.parametrize("args, text", [
     (("summary", "resnet51"), "there is no model 'resnet51'.\n    near: resnet56"),
     (("summary", "resnet50", "--input", "3,x"), "--input '3,x': the shape of one image, without the batch"),
+    (("summary", "resnet50", "--input", "3,²,²"), "--input '3,²,²': the shape of one image, without the batch"),
+    (("summary", "resnet50", "--input", "3,٣٢,٣٢"), "the shape of one image, without the batch"),
     (("summary", "resnet50", "--input", "0,3"), "--input '0,3': the shape of one image, without the batch"),
     (("verify", "nothing_like_it_at_all"), "there is no model 'nothing_like_it_at_all'."),
 ])

@@ -89,7 +89,7 @@ def _batch_norm(settings, leaves):
         y = torch.nn.functional.batch_norm(x, mean, var, weight, bias, True, 0.1, 1e-5)
         if add is not None:
             y += add
-        return y.relu_() if settings["relu"] else y
+        return y.relu_()
 
     return run
 

@@ -3,11 +3,12 @@
 import contextlib
 import json
 import os
+import re
 import sys
 
 import click
 
-from minidl.commands.output import say, talk, usage, visible
+from minidl.commands.output import interrupted, say, talk, usage, visible
 from minidl.core.errors import MinidlError
 from minidl.core.show import safe
 
@@ -16,10 +17,10 @@ CASES = ("conv2d", "matmul", "pool", "batch_norm", "softmax")
 
 def numbers(text, option):
     """"8,64,56,56" -> (8, 64, 56, 56)."""
-    try:
-        return tuple(int(part) for part in text.replace("×", ",").replace("x", ",").split(","))
-    except ValueError:
-        raise usage(f"{option} takes whole numbers with commas, like 8,64,56,56, and got {text!r}.") from None
+    parts = [part.strip(" ") for part in re.split("[,x×]", text)]
+    if not all(re.fullmatch("[0-9]{1,18}", part) for part in parts):  # int() takes more: 1_0, +1, other scripts' digits
+        raise usage(f"{option} takes whole numbers with commas, like 8,64,56,56, and got {text!r}.")
+    return tuple(map(int, parts))
 
 
 def share(text):
@@ -28,7 +29,7 @@ def share(text):
         value = float(text[:-1]) / 100 if text.endswith("%") else float(text)
     except ValueError:
         value = -1.0
-    if not 0 <= value < 100:
+    if not text.isascii() or "_" in text or not 0 <= value < 100:
         raise usage(f"--fail-over takes a share like 10%, and got {text!r}.")
     return value
 
@@ -91,7 +92,7 @@ def given(settings):
 @click.option("--markdown", "markdown_path", metavar="FILE", help="Write it as Markdown; - is stdout.")
 @click.option("--html", "html_path", metavar="FILE", help="Write it as one offline page: sweep, roofline, where a step goes.")
 @click.option("--compare", "compare_path", metavar="OLD.json", help="Compare with an earlier result, row by row.")
-@click.option("--fail-over", default="10%", show_default=True,
+@click.option("--fail-over", metavar="SHARE", show_default="10%",
               help="With --compare: exit 1 if what minidl takes grew by more than this, out of the noise.")
 @click.option("--force", is_flag=True, help="With --compare: also across different machines, versions or threads.")
 def command(what, vs, rounds, threads, sweep, json_path, markdown_path, html_path, compare_path, fail_over, force, batch, size, **settings):
@@ -105,11 +106,13 @@ def command(what, vs, rounds, threads, sweep, json_path, markdown_path, html_pat
         raise usage(f"--{next(iter(settings))} describes one case: name it, as in minidl bench conv2d --shape 8,64,56,56.")
     if (batch or size) and not models:
         raise usage(f"--{'batch' if batch else 'size'} describes a step: minidl bench step resnet18 --batch 4.")
+    allowed = share("10%" if fail_over is None else fail_over)
+    if not compare_path and (force or fail_over is not None):
+        raise usage(f"--{'force' if force else 'fail-over'} needs --compare: minidl bench --compare OLD.json --fail-over 5%.")
     cores = os.cpu_count() or 1
     if threads and threads > 4 * cores:
         raise usage(f"--threads {threads} is more than four times the {cores} cores here.")
     talk(f"bench: {', '.join([*found, *(f'step {m}' for m in models)])}, {rounds} interleaved rounds, a pause before each timing")
-    allowed = share(fail_over)
     try:
         from minidl.bench import compare
 
@@ -125,13 +128,10 @@ def command(what, vs, rounds, threads, sweep, json_path, markdown_path, html_pat
         raise usage(str(error)) from None
     except MemoryError:
         raise usage("These arrays do not fit into memory. Give a smaller --shape or --batch.") from None
-    except KeyboardInterrupt:  # while modules are loaded, or while the result is written
-        talk("interrupted; no complete result")
-        sys.exit(130)
     wrong = [row for row in (*result["rows"], *result["steps"]) if row["status"] == "wrong"]
     slower = compared(old, result, allowed, talk if taken else say) if old else []
     if run.interrupted:
-        sys.exit(130)
+        interrupted()
     sys.exit(1 if wrong or slower else 0)
 
 

@@ -5,7 +5,7 @@ import contextlib
 import click
 
 from minidl.commands.bench import CASES, given, of_a_case, progress
-from minidl.commands.output import say, talk, usage
+from minidl.commands.output import interrupted, say, talk, usage
 from minidl.core.errors import MinidlError
 
 ROUNDS = 3
@@ -20,15 +20,18 @@ def command(what, device, no_time, **settings):
     """Print which implementation runs a call, forward and backward, why, and what each alternative costs on this machine."""
     settings = given(settings)
     try:
-        say(text(what, settings, device, not no_time))
+        lines, whole = decided(what, settings, device, not no_time)
+        say("\n".join(lines))
     except MemoryError:
         raise usage("These arrays do not fit into memory. Give a smaller --shape, or --no-time.") from None
     except MinidlError as error:
         raise usage(str(error)) from None
+    if not whole:
+        interrupted()
 
 
-def text(what, settings, device="cpu", timed=True):
-    """The decision for every call that the op and its backward make, with times beside it."""
+def decided(what, settings, device="cpu", timed=True):
+    """The decision for every call that the op and its backward make, with times beside it; and whether Ctrl-C left it whole."""
     from minidl.bench import cases
 
     if timed:
@@ -38,7 +41,7 @@ def text(what, settings, device="cpu", timed=True):
 
 
 def decisions(what, settings, device, timed):
-    """The text."""
+    """The lines, and whether they are all."""
     from minidl.backend.cuda import pretend
     from minidl.bench import cases, measure
 
@@ -53,9 +56,8 @@ def decisions(what, settings, device, timed):
         for direction, op, arrays, how in case.requests():
             lines += ["", *decision(run, case, direction, op, arrays, how, device, timed)]
             if run.interrupted:
-                lines.append("interrupted")
                 break
-    return "\n".join(lines)
+    return lines, not run.interrupted
 
 
 def decision(run, case, direction, op, arrays, how, device, timed):

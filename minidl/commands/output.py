@@ -42,6 +42,12 @@ def usage(text):
     return click.UsageError(visible(text))
 
 
+def interrupted():
+    """After Ctrl-C: the words and the exit status of every command."""
+    talk("interrupted; no complete result")
+    sys.exit(130)
+
+
 def nowhere():
     """From now on stdout is thrown away, so that Python does not fail again when it ends."""
     with contextlib.suppress(OSError, ValueError):

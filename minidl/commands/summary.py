@@ -93,6 +93,6 @@ def network_named(name):
 def parse_input(text):
     """3,224,224 as a tuple."""
     sizes = [part.strip() for part in text.split(",")]
-    if not all(part.isdigit() and int(part) for part in sizes):
+    if not all(part.isascii() and part.isdigit() and int(part) for part in sizes):
         raise click.UsageError(f"--input {text!r}: the shape of one image, without the batch, as in --input 3,224,224")
     return tuple(map(int, sizes))

@@ -68,9 +68,9 @@ def written(call, *arrays):
 
 
 def _reference(owner, key):
-    """A weak reference that takes the stamp away when the owner of the memory goes."""
+    """A weak reference that takes the stamp away when the owner of the memory goes: in C, as Ctrl-C in Python code there is lost."""
     try:
-        return weakref.ref(owner, lambda _: _writes.pop(key, None))
+        return weakref.ref(owner, functools.partial(_writes.pop, key))
     except TypeError:  # an owner that takes no weak reference (bytes, a memory map): its stamp is kept for good
         return None
 
