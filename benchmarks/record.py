@@ -37,8 +37,9 @@ def spread(values):
 
 
 def commit():
-    """The commit that runs, and whether files differ from it."""
-    return git("rev-parse", "--short", "HEAD") + ("+changes" if git("status", "--porcelain", "--untracked-files=no") else "")
+    """The commit that runs, and whether files differ from it; results that were just written are none of them."""
+    changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":(exclude)benchmarks/results")
+    return git("rev-parse", "--short", "HEAD") + ("+changes" if changed else "")
 
 
 def merged(name, rows, key):
