@@ -38,7 +38,7 @@ def spread(values):
 
 def commit():
     """The commit that runs, and whether files differ from it; results that were just written are none of them."""
-    changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":(exclude)benchmarks/results")
+    changed = git("status", "--porcelain", "--untracked-files=no", "--", ":(top)", ":(exclude,top)benchmarks/results")
     return git("rev-parse", "--short", "HEAD") + ("+changes" if changed else "")
 
 
