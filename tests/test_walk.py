@@ -215,6 +215,15 @@ def test_a_gradient_whose_memory_somebody_holds_is_not_added_to(view):
         np.testing.assert_array_equal(array, before)
 
 
+def test_a_read_only_gradient_is_not_added_to():
+    """In storage order, held by nobody else, and yet: as when one number is broadcast to an array of one number."""
+    array = np.zeros((1, 1), np.float32)
+    array.flags.writeable = False
+    grad = minidl.Tensor(array)
+    del array
+    assert not graph._is_alone(grad)
+
+
 def test_a_broadcast_gradient_is_not_added_to():
     x = minidl.ones(2, 3, requires_grad=True)
     h = x * 2

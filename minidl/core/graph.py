@@ -271,7 +271,7 @@ def _settle(totals, create_graph, into):
 
 def _is_alone(grad, others=0):
     """May this gradient's array be written to: does nobody but the caller, and `others` that the caller knows, hold it or its memory?"""
-    if not is_stored_right(grad.array):
+    if not is_stored_right(grad.array) or not getattr(grad.array.flags, "writeable", True):  # CuPy has no such flag
         return False
     tensor, *arrays = references(grad)
     alone, *arrays_alone = _references_alone(grad)
