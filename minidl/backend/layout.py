@@ -5,8 +5,6 @@ normalisation reads each row once. NumPy forgets the order for mixed operands an
 makes a 4-D result allocates it here and fills it with out=.
 """
 
-import math
-
 import numpy as np
 
 from minidl.backend.counters import COUNTS
@@ -28,15 +26,6 @@ def empty(shape, dtype, like):
         n, c, h, w = shape
         return xp.empty((n, h, w, c), dtype).transpose(0, 3, 1, 2)
     return xp.empty(shape, dtype)
-
-
-def aligned(shape, dtype):
-    """An uninitialised NumPy array that begins where a cache line does: passes over it within the cache save up to a third."""
-    dtype = np.dtype(dtype)
-    size = math.prod(shape) * dtype.itemsize
-    raw = np.empty(size + LINE, np.uint8)
-    start = -raw.ctypes.data % LINE
-    return raw[start:start + size].view(dtype).reshape(shape)
 
 
 def is_stored_right(array):

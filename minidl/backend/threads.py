@@ -4,6 +4,7 @@ Why not leave the threads to BLAS? Because only products would use them: gathers
 take half of a step and are serial in NumPy. NumPy lets go of the interpreter's lock in all of them, so plain threads do.
 And an idle BLAS worker spins for 0.1 s after each product, which halves whatever the pool does next.
 
+What goes in several turns, such as a sum over everything and then its use, asks for one section with parallel_turns.
 Work is cut by its shape, never by the number of threads, and partial sums are merged in the order of the items:
 results are the same bits for any number of threads.
 """

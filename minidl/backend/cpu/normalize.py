@@ -14,8 +14,8 @@ Sound where the mean is large: Σx²/n − mean² and x·a + b lose digits with 
 the sums are looked at first, and only where |mean| > 4·std in some channel are the values centred before they are used.
 
 The bound is memory where x is large: forward reads x twice and writes y, backward reads grad_y, y and x, then x and the gated
-gradient. Measured, with relu (PyTorch in brackets): (8, 64, 112, 112) 8.2 ms (6.9), (8, 256, 56, 56) with an addition 9.2 (8.8).
-Small x is bound by thirteen passes and 0.2 ms of Python, which its caches have forgotten meanwhile: (8, 256, 14, 14) 0.63 (0.21).
+gradient. Measured, with relu (PyTorch in brackets): (8, 64, 112, 112) 9.3 ms (7.1), (8, 256, 56, 56) with an addition 10.3 (10.4).
+Small x is bound by thirteen passes and 0.2 ms of Python, which its caches have forgotten meanwhile: (8, 256, 14, 14) 0.83 (0.31).
 """
 
 import functools
@@ -226,7 +226,7 @@ def batch_norm_grad(grad_y, x, weight, mean, var, y=None, *, eps, add=False):
     """(grad_x, grad_w, grad_b), and with add grad_y gated by relu; y: relu's output, None without relu."""
     table, grad_x = table_of(x), empty(x.shape, x.dtype, x)
     gated = empty(x.shape, x.dtype, x) if add else grad_x  # with relu the gate's result waits in grad_x for the second sweep
-    centre = table.beside(mean)[0] if is_far_off(mean, var) else None
+    centre = table.beside(mean)[0] if is_far_off(mean.astype(np.float64), var) else None
     g, values, opened, target = (table.rows(array) for array in (grad_y, x, gated, grad_x))
 
     def turns():
