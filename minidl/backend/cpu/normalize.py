@@ -96,17 +96,17 @@ class Table:
             room[...] = value
         return repeated.reshape(len(values), -1)
 
-    def sums(self, passes):
-        """The turn that adds up two things: `passes(block, line, line)` writes the sums of its long rows to the lines. Both per
-        channel, in float64.
+    def sums(self, passes, count=2):
+        """The turn that adds up `count` things: `passes(block, *lines)` writes the sums of its long rows to one line for each. They
+        come per channel, in float64.
         """
-        lines = np.zeros((len(self.blocks), 2, self.summed), self.dtype)
+        lines = np.zeros((len(self.blocks), count, self.summed), self.dtype)
 
         def body(block):
             passes(block, *lines[block.number, :, :block.summed])
 
         yield body, self.blocks
-        return np.add.reduce(lines.reshape(len(lines), 2, -1, self.C), (0, 2), np.float64)
+        return np.add.reduce(lines.reshape(len(lines), count, -1, self.C), (0, 2), np.float64)
 
     def add_up(self, values, block, line):
         """Σ over a block's rows: a product with ones."""
