@@ -8,13 +8,15 @@ Images here are (N, H, W, C): the storage itself, a view of what is N C H W ever
 """
 
 import functools
+import math
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from minidl.backend.threads import parallel_for, scratch, spans
+from minidl.backend.threads import parallel_for, parallel_turns, scratch, spans
 
 BLOCK = 1 << 22   # bytes of columns in a block: a quarter of it loses a fifth, since each of its products packs the filters anew
+MERGED = 1 << 16  # numbers of partial sums that are merged at a time, in the second cache
 ENOUGH = 1 << 21  # multiply-adds: what is smaller than two of these is done before a second thread has woken up
 
 
@@ -102,9 +104,9 @@ def lanes_for(bytes_of_one):
 
 def sum_in_lanes(items, shape, dtype, term):
     """The sum over items of what term(item, out) writes to out (of this shape): a few partial sums, merged in order."""
-    items = list(items)
-    lanes = min(len(items), lanes_for(int(np.prod(shape)) * np.dtype(dtype).itemsize))
-    totals = np.empty((lanes, *shape), dtype)
+    items, size = list(items), math.prod(shape)
+    lanes = min(len(items), lanes_for(size * np.dtype(dtype).itemsize))
+    totals = [np.empty(shape, dtype) for _ in range(lanes)]  # each its own: all but the first are free again afterwards
 
     def add_up(lane):
         total = totals[lane]
@@ -114,7 +116,10 @@ def sum_in_lanes(items, shape, dtype, term):
             term(item, another)
             np.add(total, another, out=total)
 
-    parallel_for(add_up, range(lanes))
-    for lane in range(1, lanes):
-        totals[0] += totals[lane]
+    def merge(part):
+        first, *others = [total.reshape(-1)[part] for total in totals]
+        for other in others:
+            np.add(first, other, out=first)
+
+    parallel_turns(iter([(add_up, range(lanes)), (merge, spans(size, MERGED) if lanes > 1 else [])]), lanes)
     return totals[0]
