@@ -107,9 +107,9 @@ def test_ctrl_c_ends_the_turns():
 def test_a_turn_that_is_over_keeps_nothing_alive():
     """A helper that has not woken up yet still holds it, and a leaf takes a gradient without a copy only if nobody else has it."""
     seen = []
-    section = threads._Section(iter([(lambda _: seen.append(section.turn), range(1))] * 2), True)
-    section.take_part()
-    assert [turn.body for turn in seen] == [None, None]
+    section = threads._Section(iter([(lambda _: seen.append(section.turn), range(1))] * 2), 2)
+    section.run(1)
+    assert [turn.body for turn in seen] == [None, None] and section.turn is None
 
 
 def test_failure_stops_the_section_and_is_raised():

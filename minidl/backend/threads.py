@@ -9,7 +9,6 @@ Work is cut by its shape, never by the number of threads, and partial sums are m
 results are the same bits for any number of threads.
 """
 
-import contextlib
 import contextvars
 import ctypes
 import itertools
@@ -47,9 +46,9 @@ _wanted = _from_environment()  # None: not decided yet; asked for at the first u
 _workers = []                  # a queue per worker thread
 _ids = []                      # and the system's number of that thread
 _away = None                   # the cores that the workers were last told to use
-_kept = None                   # the thread that was told to stay on its core, and the cores that it may use
 _pool = {}                     # "owner" -> the thread whose section has it; a section that comes meanwhile runs in its own thread
 _here = threading.local()      # .inside: this thread is working for a section; .scratch: its own memory
+_idle = np.broadcast_to(np.ones(4096, np.float32), (16, 4096))  # adding this up takes 12 µs, without the interpreter and without memory
 
 
 def get_num_threads():
@@ -75,20 +74,19 @@ def parallel_for(body, items):
     Inside a section, and while another thread's section has the pool, the items run one after another right here.
     """
     items = items if isinstance(items, (list, tuple, range)) else list(items)
-    _run(iter(((body, items),)), len(items), False)
+    _run(iter(((body, items),)), len(items), 1)
 
 
 def parallel_turns(turns, most):
     """Work in turns, each on several threads (at most `most`): a generator says `yield body, items`, and is resumed when all of
     them are done. Returns what the generator returns.
 
-    The thread that ends a turn's last item resumes the generator and goes straight on with the next turn: nobody has to be
-    woken up in between, which takes longer than a pass over a small array.
+    The calling thread resumes the generator, and has called the others before: waking up takes as long as what it computes there.
     """
-    return _run(turns, most, True)
+    return _run(turns, most, 2)
 
 
-def _run(turns, most, turns_follow):
+def _run(turns, most, likely):
     # Ctrl-C may strike between any two lines: what it leaves behind, this thread's next section puts right
     helpers = min(get_num_threads(), most) - 1
     if getattr(_here, "inside", False):
@@ -98,7 +96,7 @@ def _run(turns, most, turns_follow):
         single.__enter__()
         if helpers < 1 or _pool.setdefault("owner", me) != me:  # one call into C; who finds his own name was interrupted
             return _one_by_one(turns)
-        return _Section(turns, turns_follow).run(helpers)
+        return _Section(turns, likely).run(helpers)
     finally:
         if _pool.get("owner") == me:
             _pool.clear()
@@ -137,10 +135,6 @@ def scratch(name, shape, dtype=np.float32):
     return buffer[:size].view(dtype).reshape(shape)
 
 
-def _nothing(_):
-    pass
-
-
 def _one_by_one(turns):
     while True:
         try:
@@ -158,37 +152,37 @@ class _Turn:
 
     def __init__(self, body, items):
         self.body, self.count = body, len(items)
-        self.rest = iter(items)           # shared: taking the next one is a single call into C, which the interpreter's lock makes safe
+        self.rest = iter(items)             # shared: taking the next one is a single call into C, which the interpreter's lock makes safe
         self.finished = itertools.count(1)  # how many are done: the same
-        self.over = threading.Lock()        # held until the last one is done
-        self.over.acquire()
+        self.over = not len(items)
 
 
 class _Section:
     """The turns of one call, and the threads that work on them.
 
-    A helper that finds nothing more to do goes back to sleep, and is called again for the next turn: at the end of a section
-    nobody has to be woken up. Only the thread that asked for the section waits.
+    The thread that asked for the section leads: it begins every turn, takes part, and waits for the last items of the others
+    without going to sleep. A helper that finds nothing to do goes to sleep, and is called again for the next turn.
     """
 
-    def __init__(self, turns, turns_follow):
-        self.turns, self.turns_follow = turns, turns_follow  # is there more than one turn?
-        self.failure, self.result, self.helpers, self.calls, self.gone = None, None, (), [], SimpleQueue()
-        self.turn = _Turn(_nothing, (None,))  # whoever does it begins the generator: others wake up meanwhile
+    def __init__(self, turns, likely):
+        self.turns, self.likely = turns, likely  # how many turns there are, most of the time
+        self.turn = self.failure = None
+        self.helpers, self.called, self.awake = (), set(), set()
 
     def run(self, helpers):
         """All turns, over this thread and `helpers` others. Comes back when nobody works on them any more, whatever happens, with
         what the generator returns.
         """
+        _here.inside = True
         try:
-            self.begin(helpers)
-        except BaseException as failure:  # Ctrl-C beside the items
+            self.gather(helpers)
+            return self.lead()
+        except BaseException as failure:  # also Ctrl-C
             self.stop(failure)
         finally:
-            _let_go()
-        if self.failure is None:
-            return self.result  # every item is done: a helper that has not woken up yet finds nothing
-        while self.gone.qsize() < len(self.calls):  # counted, not taken: another Ctrl-C loses none
+            self.turn = None  # a helper that still sleeps keeps nothing alive
+            _here.inside = False
+        while self.awake:  # a helper may still be in the middle of an item
             try:
                 time.sleep(1e-4)
             except KeyboardInterrupt as failure:
@@ -198,120 +192,102 @@ class _Section:
         finally:
             self.failure = None  # the traceback leads here: no circle
 
-    def begin(self, helpers):
-        """Call the helpers and take part to the end."""
+    def gather(self, helpers):
+        """Find the helpers, and make those that are not there yet."""
         while len(_workers) < helpers:
             tasks = SimpleQueue()
             worker = threading.Thread(target=_work, args=(tasks,), daemon=True, name=f"minidl-{len(_workers) + 1}")
             worker.start()
             _workers.append(tasks)
             _ids.append(worker.native_id)
-        cores = _keep_workers_away()
+        _keep_workers_away()
         self.helpers = [(tasks, contextvars.copy_context()) for tasks in _workers[:helpers]]  # NumPy's errstate lives in the context
-        self.call_helpers()
-        if cores and self.turns_follow:
-            _stay_here(*cores)
-        self.take_part(True)
 
-    def call_helpers(self):
-        """Wake up all helpers but the one that runs this."""
-        for tasks, context in self.helpers:
-            if tasks is not _here.__dict__.get("tasks"):
-                tasks.put((context, self))
-                self.calls.append(tasks)  # after it: who is interrupted in between must not wait for a call that was not made
-
-    def take_part(self, until_the_end=False):
-        """Work on the turns until nothing is left to take up, or until there are no more turns."""
-        turn = item = None
-        _here.inside = True
-        try:
-            while (turn := self.turn) is not None:
-                for item in turn.rest:
-                    turn.body(item)
-                    if next(turn.finished) == turn.count:
-                        self.advance(turn)
-                    if self.failure is not None:
-                        return
-                item = None
-                if turn is self.turn:  # others are still at it
-                    if not until_the_end:
-                        return
-                    turn.over.acquire()
-        except BaseException as failure:  # also Ctrl-C: run() raises it again, after the others have stopped
-            item = None
-            self.stop(failure, turn)
-        finally:
-            _here.inside = False
-
-    def stop(self, failure, turn=None):
-        """Nothing more is taken up; whoever waits for a turn goes on."""
-        if self.failure is None:
-            self.failure = failure
-        begun, self.turn = {turn, self.turn} - {None}, None
-        for turn in begun:
-            with contextlib.suppress(RuntimeError):  # not held: Ctrl-C came after the turn's last item
-                turn.over.release()
-
-    def advance(self, turn):
-        """The turn's last item is done: begin the next one."""
-        self.turn = self.next_turn()
-        turn.body = None  # a thread that still sleeps keeps nothing alive
-        turn.over.release()
-        if self.turn is not None:
-            self.call_helpers()
-
-    def next_turn(self):
-        """The next turn that has items, or None."""
-        while True:
+    def lead(self):
+        """Begin every turn, and see it to its end; returns what the generator returns."""
+        for number in itertools.count():
+            if number < self.likely:
+                self.call_helpers()  # ahead: they wake up while the turn is being made
             try:
                 body, items = next(self.turns)
             except StopIteration as end:
-                self.result = end.value
-                return None
-            if len(items):
-                return _Turn(body, items)
+                return end.value
+            turn = self.turn = _Turn(body, items)
+            self.call_helpers()
+            self.take_part(turn)
+            self.wait_for(turn)
+            turn.body = None
+
+    def call_helpers(self):
+        """Wake up the helpers that sleep."""
+        for helper in self.helpers:
+            if helper[0] not in self.awake and helper[0] not in self.called:
+                self.called.add(helper[0])
+                helper[0].put((helper[1], self))
+
+    def help(self, tasks):
+        """What a helper does when it is called: take part until nothing is left to take up."""
+        while True:
+            self.awake.add(tasks)  # before it looks: who stops the section either sees it here, or it sees that there is no turn
+            self.called.discard(tasks)
+            turn = self.turn
+            try:
+                if turn is not None:
+                    self.take_part(turn)
+            except BaseException as failure:
+                self.stop(failure)
+            self.awake.discard(tasks)
+            if self.turn is turn:  # after it: who begins a turn either finds it asleep, or it finds the turn
+                return
+
+    def take_part(self, turn):
+        """Work on the turn until nothing is left to take up."""
+        for item in turn.rest:
+            turn.body(item)
+            if next(turn.finished) == turn.count:
+                turn.over = True
+            if self.failure is not None:
+                return
+
+    def wait_for(self, turn):
+        """Until the others have done their items: awake for about a millisecond, because waking up again would take 35 µs."""
+        for _ in range(100):
+            if turn.over or self.failure is not None:
+                break
+            np.add.reduce(_idle, None)
+        while not turn.over and self.failure is None:
+            time.sleep(1e-4)
+        if self.failure is not None:
+            raise self.failure
+
+    def stop(self, failure):
+        """Nothing more is taken up."""
+        if self.failure is None:
+            self.failure = failure
+        self.turn = None
 
 
 def _keep_workers_away():
-    """Bar the workers from the core that this thread runs on, where every core has a thread to run: then returns (the cores of
-    this process, the one of this thread), else None.
+    """Bar the workers from the core that this thread runs on, where every core has a thread to run.
 
     After a pause Linux here (a virtual machine) wakes a thread on the core of who wakes it though another is idle, and they
     share it for milliseconds: a product of 0.53 ms took 0.95.
     """
     global _away
     if _current_core is None:
-        return None
-    _let_go()  # whom Ctrl-C kept from it
+        return
     try:
         cores = os.sched_getaffinity(0)
         if len(_ids) < len(cores) - 1 or len(cores) == 1:
-            return None  # cores to spare
+            return  # cores to spare
         here = _current_core()
         away = cores - {here}, len(_ids)
         if away != _away:
             for number in _ids:
                 os.sched_setaffinity(number, away[0])
             _away = away
-        return cores, here
     except OSError:  # forbidden here, or a thread that has gone: the system places them as it likes
-        return None
-
-
-def _stay_here(cores, here):
-    """Keep this thread on its core: between turns it sleeps, and must not wake up on the core of the worker that wakes it."""
-    global _kept
-    _kept = threading.get_native_id(), cores
-    os.sched_setaffinity(0, {here})
-
-
-def _let_go():
-    """Let the thread that was kept on its core go where it likes."""
-    global _kept
-    if _kept is not None:
-        with contextlib.suppress(OSError):  # it has gone
-            os.sched_setaffinity(*_kept)
-        _kept = None
+        pass
 
 
 def _core_of_this_thread():
@@ -324,14 +300,11 @@ _current_core = _core_of_this_thread()
 
 
 def _work(tasks):
-    _here.tasks = tasks
+    _here.inside = True
     while True:
         context, section = tasks.get()
-        try:
-            context.run(section.take_part)
-        finally:
-            section.gone.put(None)
-            del context, section  # keep nothing alive while waiting
+        context.run(section.help, tasks)
+        del context, section  # keep nothing alive while waiting
 
 
 class _SingleBlasThread:
@@ -380,10 +353,10 @@ def single_blas_thread():
 
 def _forget_after_fork():
     """A forked child has none of its parent's threads."""
-    global _pool, _here, _single, _away, _kept
+    global _pool, _here, _single, _away
     _workers.clear()
     _ids.clear()
-    _away = _kept = None
+    _away = None
     _pool, _here, _single = {}, threading.local(), _SingleBlasThread()
 
 

@@ -3,8 +3,8 @@
 The idea. In channels-last storage x is a table of rows, one number per channel. NumPy is slow on short rows, so k of them
 stand side by side as one long row, beside which the channels' scales are repeated k times. A sweep takes a block of up to
 524,288 numbers at a time through all its passes (product, sum, relu, ...); the rows are added up by a product with ones,
-partial sums merged in float64, in order. The thread that ends the first sweep goes straight on with the second, backwards:
-what it touched last is still in a cache.
+partial sums merged in float64, in order. The second sweep goes backwards: what the first touched last is still in a cache.
+What touches an array first waits for memory, so that is the pass which takes longest anyway (squares before plain sums).
 
 Smaller blocks, which would stay in the second cache, gain nothing on one thread and lose on two: after every pass a thread
 needs the interpreter, and waits for it longer than such a pass takes. So blocks are large, and all views of a block are made
