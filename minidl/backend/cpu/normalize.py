@@ -14,8 +14,8 @@ Sound where the mean is large: Σx²/n − mean² and x·a + b lose digits with 
 the sums are looked at first, and only where |mean| > 4·std in some channel are the values centred before they are used.
 
 The bound is memory where x is large: forward reads x twice and writes y, backward reads grad_y, y and x, then x and the gated
-gradient. Measured, with relu (PyTorch in brackets): (8, 64, 112, 112) 9.3 ms (7.1), (8, 256, 56, 56) with an addition 10.3 (10.4).
-Small x is bound by thirteen passes and 0.2 ms of Python, which its caches have forgotten meanwhile: (8, 256, 14, 14) 0.83 (0.31).
+gradient; and thirteen passes besides, for a pass waits for its data where a compiled loop works on the way. Small x is bound by
+Python and by threads that wake each other. Measured, with what passes and memory alone would take: docs/performance.md.
 """
 
 import functools
