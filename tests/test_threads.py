@@ -3,9 +3,11 @@
 import linecache
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
+import weakref
 
 import numpy as np
 import pytest
@@ -112,6 +114,44 @@ def test_a_turn_that_is_over_keeps_nothing_alive():
     assert [turn.body for turn in seen] == [None, None] and section.turn is None
 
 
+def test_ctrl_c_again_while_the_first_is_dealt_with_waits_for_the_helpers():
+    done, meeting = [], threading.Barrier(3, timeout=10)
+
+    def strike(frame, event, _):  # at the first call of a function of this module, where Python looks for signals
+        if frame.f_code.co_filename == threads.__file__:
+            raise KeyboardInterrupt
+
+    def body(_):
+        meeting.wait()
+        if threading.current_thread() is threading.main_thread():
+            sys.settrace(strike)
+            raise KeyboardInterrupt
+        time.sleep(0.05)
+        done.append(1)
+
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            parallel_for(body, range(3))
+        assert len(done) == 2
+    finally:
+        sys.settrace(None)
+    assert parallel_map(lambda k: k, range(10)) == list(range(10))
+
+
+def test_a_failure_keeps_nothing_alive():
+    """A helper that has not woken up yet knows the section, but no longer what was to be done."""
+    def work(array):
+        yield lambda _: 1 // 0 if array is not None else None, range(3)
+
+    for _ in range(20):
+        array = np.zeros(3)
+        seen = weakref.ref(array)
+        with pytest.raises(ZeroDivisionError):
+            parallel_turns(work(array), 3)
+        del array
+        assert seen() is None
+
+
 def test_failure_stops_the_section_and_is_raised():
     running, meeting = [], threading.Barrier(3, timeout=10)
 
@@ -153,6 +193,43 @@ def test_blas_keeps_to_one_thread_inside_and_gets_back_what_it_had():
     with pytest.raises(ZeroDivisionError):
         parallel_for(lambda _: 1 // 0, range(4))
     assert blas_threads() == before
+
+
+@pytest.mark.parametrize(("count", "items", "busy"), [(1, 3, False), (3, 1, False), (3, 3, True)])
+def test_a_section_inside_one_that_runs_on_its_own_leaves_blas_alone(count, items, busy):
+    """Sums came with other bits on one thread: what was left of the section ran with all of BLAS's threads."""
+    if max(blas_threads()) == 1:
+        pytest.skip("BLAS has one thread anyway on this machine")
+    minidl.set_num_threads(count)
+    before, seen, begun, over = blas_threads(), [], threading.Event(), threading.Event()
+
+    def body(_):
+        parallel_for(lambda _: None, range(3))
+        if busy:  # the other's section may end before this one
+            over.set()
+            other.join()
+        seen.append(set(blas_threads()))
+
+    other = threading.Thread(target=parallel_for, args=(lambda _: begun.set() or over.wait(10), range(2)))
+    if busy:
+        other.start()
+        begun.wait(10)
+    parallel_for(body, range(items))
+    assert seen == [{1}] * items and blas_threads() == before
+
+
+def test_python_ends_while_something_still_wants_more_threads():
+    code = """
+from minidl.backend.threads import parallel_for, set_num_threads
+class Late:
+    def __del__(self):
+        parallel_for(print, range(5))
+set_num_threads(6)
+parallel_for(id, range(2))  # one helper
+late = Late()
+"""
+    end = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
+    assert end.stdout.split() == list("01234") and not end.stderr
 
 
 def test_a_second_thread_keeps_blas_to_one_thread_too():

@@ -14,6 +14,7 @@ import ctypes
 import itertools
 import math
 import os
+import sys
 import threading
 import time
 from queue import SimpleQueue
@@ -94,10 +95,11 @@ def _run(turns, most, likely):
     me, single = threading.get_ident(), single_blas_thread()
     try:
         single.__enter__()
-        if helpers < 1 or _pool.setdefault("owner", me) != me:  # one call into C; who finds his own name was interrupted
-            return _one_by_one(turns)
-        return _Section(turns, likely).run(helpers)
+        owner = helpers > 0 and _pool.setdefault("owner", me) == me  # one call into C; who finds his own name was interrupted
+        _here.inside = True  # also on its own: a section inside this one would give BLAS its threads back
+        return _Section(turns, likely).run(helpers) if owner else _one_by_one(turns)
     finally:
+        _here.inside = False  # first: nothing looks for signals between a failure and this line
         if _pool.get("owner") == me:
             _pool.clear()
         single.__exit__()
@@ -173,18 +175,18 @@ class _Section:
         """All turns, over this thread and `helpers` others. Comes back when nobody works on them any more, whatever happens, with
         what the generator returns.
         """
-        _here.inside = True
         try:
             self.gather(helpers)
             return self.lead()
-        except BaseException as failure:  # also Ctrl-C
-            self.stop(failure)
+        except BaseException as failure:  # also Ctrl-C, and another one at the next call: so there is none
+            if self.failure is None:
+                self.failure = failure
         finally:
-            self.turn = None  # a helper that still sleeps keeps nothing alive
-            _here.inside = False
+            self.turn = self.turns = None  # a helper that still sleeps keeps nothing alive
         while self.awake:  # a helper may still be in the middle of an item
             try:
-                time.sleep(1e-4)
+                while self.awake:
+                    time.sleep(1e-4)
             except KeyboardInterrupt as failure:
                 self.failure = failure
         try:
@@ -194,7 +196,7 @@ class _Section:
 
     def gather(self, helpers):
         """Find the helpers, and make those that are not there yet."""
-        while len(_workers) < helpers:
+        while len(_workers) < helpers and not sys.is_finalizing():  # when Python ends, a new thread would never begin
             tasks = SimpleQueue()
             worker = threading.Thread(target=_work, args=(tasks,), daemon=True, name=f"minidl-{len(_workers) + 1}")
             worker.start()
