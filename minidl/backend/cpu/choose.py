@@ -24,7 +24,7 @@ SMALL = 2_000_000  # multiply-adds: 1×16×16×16 -> 16 has 0.6 M (columns 29 µ
 ROWS = 1536   # C · O: 8×24×28×28 -> 64 takes 0.61 ms with transformed rows, 0.72 with tiles; 8×64×56×56 -> 64 4.5 and 2.7
 NARROW = 16   # channels with which windows are better gathered for several outputs at a time
 WORTH = 8192  # tiles of 4×4 × channels: 8×32×14×14 -> 128 has 4096 (columns 272, Winograd 212), 8×192×7×7 6144 (equal), 8×96×14×14 12288
-              # and 8×512×7×7 16384: alone columns are faster there (5.1 ms, F(2×2) 7.3), but a step of ResNet-18 takes 2.7 % longer with them
+              # and 8×512×7×7 16384: alone, columns are faster there (5.1 ms, F(2×2) 7.3), but with them ResNet-18's step takes 2.7 % more
 FEW = 200     # tiles of 4×4 below which F(2×2) is faster for many channels: 8×256×14×14 has 128 (538 against 369)
 MANY = 96     # channels: 8×96×14×14 -> 208 has 497 with F(2×2), 420 with F(4×4)
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
