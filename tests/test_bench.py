@@ -389,8 +389,8 @@ def test_waiting_threads_are_idle_and_a_section_is_what_runs_in_it():
     file = f"{breakdown.PACKAGE}/backend/threads.py"
     with open(file, encoding="utf-8") as lines:
         kinds = {line.strip(): breakdown.kind_of_line(file, "f", number) for number, line in enumerate(lines, 1)}
-    assert kinds["context, section = tasks.get()"] == kinds["turn.over.acquire()"] == "idle"
-    assert kinds["turn.body(item)"] is None and kinds["self.advance(turn)"] == "Python"
+    assert kinds["context, section = tasks.get()"] == kinds["np.add.reduce(_idle, None)"] == kinds["time.sleep(1e-4)"] == "idle"
+    assert kinds["turn.body(item)"] is None and kinds["self.call_helpers()"] == "Python"
 
 
 def test_losses_are_judged_by_pytorchs_own_distance():
