@@ -49,6 +49,13 @@ def calls(x_shape, w_shape, how, dtype, values, channels_last=True, bias=True):
             ("conv2d_grad_w", (x, grad_y), how | {"w_shape": w_shape})]
 
 
+def test_a_sum_in_lanes_holds_no_more_memory_than_itself():
+    """A gradient that was a row of all partial sums kept eight times its size until the optimiser had run."""
+    totals = [conv_blocks.sum_in_lanes(range(20), (3, 5), np.float32, lambda item, out: out.fill(item)) for _ in range(2)]
+    assert all(np.array_equal(total, np.full((3, 5), 190)) and total.base is None for total in totals)
+    assert not np.shares_memory(*totals)
+
+
 def integers(seed):
     rng = np.random.default_rng(seed)
     return lambda shape: rng.integers(-3, 4, shape)

@@ -1,7 +1,7 @@
 """Where a training step goes: exactly by op, from the times of run(); roughly by kind of work, by looking every millisecond.
 
 By kind: a thread looks which line every other thread is in. A look has to wait for the interpreter's lock, which pure
-Python holds on to, so Python's share is a lower bound; idle is a worker without work while the step goes on.
+Python holds on to, so Python's share is a lower bound; idle is a thread of the pool without work while the step goes on.
 """
 
 import linecache
