@@ -29,7 +29,7 @@ from minidl.backend.threads import parallel_for, parallel_turns, scratch, spans
 LONG = 8192        # numbers in a long row that scales stand beside: shorter ones cost NumPy up to half as much again
 SUMMED = 1024      # numbers in a long row that is added up: what is left to merge is short
 BLOCK = 1 << 19    # numbers that go through all passes of a sweep together
-HALF = 1 << 17     # numbers that are worth a thread's waking up: (8, 256, 14, 14) 0.45 ms with two, 0.52 alone; (8, 512, 7, 7) 0.38 and 0.30
+HALF = 1 << 17     # numbers that are worth a thread's waking up: (8, 256, 14, 14) 0.45 ms with two, 0.52 alone; (8, 512, 7, 7) 0.38, 0.30
 LEAST = 1 << 13    # numbers from which this is quicker than generic: at (8, 160, 7, 7) 0.13 ms, forward and backward, instead of 0.31
 OFFSET = 16        # mean² over var from which the values are centred before anything is computed with them
 
